@@ -52,6 +52,7 @@ SUBCOMMANDS = (
     Subcommand("diff", "romana_ovs.cli.diff", "what a change would open and close"),
     Subcommand("convert", "romana_ovs.cli.convert", "objects of obsolete API versions as current ones"),
     Subcommand("ipam", "romana_ovs.cli.ipam", "address ranges, their use, what is left"),
+    Subcommand("node", "romana_ovs.cli.node", "what this host lacks as a node, or has wrong"),
     Subcommand("clean", f"{EMULATOR}.cli.clean", "remove what a killed run left behind"),
     Subcommand("controller", "romana_ovs.cli.controller", "the Ryu application"),
 )

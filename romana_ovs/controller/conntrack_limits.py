@@ -14,13 +14,11 @@ from types import MappingProxyType
 
 from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.zones import COMMON, Share
+from romana_ovs.pipeline.zones import COMMON, COMMON_DIVISOR, TENANT_DIVISOR, Share
 from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
 
-TENANT_DIVISOR, COMMON_DIVISOR = 4, 2
-"""A tenant gets a fourth of a conntrack table at most, and COMMON half of it, whatever the setting says."""
 MAX_FRAGMENTS = 5000
 """Fragments that the userspace datapath keeps: the most that can be set; its default is 1,000."""
 CHECK_SECONDS = 10.0

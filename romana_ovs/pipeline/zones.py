@@ -32,6 +32,8 @@ COMMON = ""
 """Instead of a tenant: the zone of connections that belong to no single tenant."""
 COMMON_INDEX = 0
 """The index of no tenant: segment 0 has the nodes' own addresses."""
+TENANT_DIVISOR, COMMON_DIVISOR = 4, 2
+"""A tenant gets a fourth of a conntrack table at most, and COMMON half of it, whatever the setting says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,11 @@ def colliding(hosts: Mapping[str, int]) -> Mapping[str, str]:
 def common_zone(host: int) -> int:
     """The number of a bridge's common zone."""
     return zone(host, COMMON_INDEX)
+
+
+def is_common(number: int) -> bool:
+    """Whether the zone of this number is the common zone of a bridge."""
+    return number & (1 << INDEX_BITS) - 1 == COMMON_INDEX
 
 
 @dataclass(frozen=True, slots=True)

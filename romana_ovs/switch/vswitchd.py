@@ -43,7 +43,7 @@ class Vswitchd:
         late = VswitchdUnavailable(f"{path}: no answer to {command} within {ANSWER_SECONDS:g} s")
         try:
             with eventlet.Timeout(ANSWER_SECONDS, late):
-                answer = _exchange(path, request)
+                answer = exchange(path, request)
         except OSError as error:
             # Green sockets have the name of the error instead of its text.
             raise VswitchdUnavailable(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
@@ -66,8 +66,8 @@ class Vswitchd:
         return folder / f"{PROGRAM}.{pid}.ctl"
 
 
-def _exchange(path: Path, request: bytes) -> dict[str, object]:
-    """The one JSON object that answers `request`. Raises OSError and VswitchdUnavailable."""
+def exchange(path: Path, request: bytes) -> dict[str, object]:
+    """The one JSON object that the program at the socket `path` answers. Raises OSError and VswitchdUnavailable."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         connection.sendall(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,13 @@ class ZoneLimits:
         requests = (
             [f"zone={','.join(map(str, batch))}" for batch in _batches(zones, READ_BATCH)] if self._kernel else [""]
         )
+        return self._read(requests)
+
+    def read_any(self) -> dict[int, ZoneUse]:
+        """All zones that have a limit; of the kernel's those that fit into one message, some hundred."""
+        return self._read([""])
+
+    def _read(self, requests: Iterable[str]) -> dict[int, ZoneUse]:
         uses: dict[int, ZoneUse] = {}
         for request in requests:
             reply = self._switch.transact("dpctl/ct-get-limits", self._name, *filter(None, [request]))

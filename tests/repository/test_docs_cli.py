@@ -147,6 +147,7 @@ def test_the_keys_of_json_are_those_that_the_page_names(shell: Path) -> None:
         ("check", "broken"),
         ("diff", "shop", "shop-new"),
         ("ipam", "shop", "--pods"),
+        ("node", "check", "--ovsdb", "unix:nowhere/db.sock"),
         ("verdict", "shop", "--from", "shop/web-0", "--to", "shop/db", "--port", "80"),
     ):
         done = subprocess.run(["romana-ovs", *words, "--json"], cwd=shell, capture_output=True, text=True, check=False)

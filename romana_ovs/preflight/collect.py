@@ -1,0 +1,123 @@
+"""Reads the facts about this host and one Open vSwitch on it: its sockets, /proc, `ip` and `nft`. Changes nothing.
+
+It belongs at the edge: everything else of this package is pure. A fact that cannot be read stands as `Unread`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from romana_ovs.model.errors import SetupError, SwitchError
+from romana_ovs.preflight import host_output, switch_facts
+from romana_ovs.preflight.facts import DEFAULT_BRIDGE, ConntrackTable, HostFacts, KernelModules, SwitchBridge, Unread
+from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS
+from romana_ovs.preflight.network_checks import ALL_DEVICES, FORWARDING, rp_filter
+from romana_ovs.switch.database_query import read_tables
+from romana_ovs.switch.vswitchd import Vswitchd
+from romana_ovs.switch.zone_limits import KERNEL, ZoneLimits
+
+T = TypeVar("T")
+
+COMMAND_SECONDS = 5.0
+"""How long `ip` or `nft` may take: a host with kube-proxy has ten thousands of rules."""
+SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING)
+PROC, MODULES = Path("/proc"), Path("/lib/modules")
+_INVALID = (ValueError, KeyError, TypeError, AttributeError)
+"""What decoding raises for the output of a program of another version."""
+
+
+def read_facts(remote: str) -> HostFacts:
+    """All facts of this host and of the Open vSwitch with its database at `remote`. Raises nothing."""
+    bridges = _attempt(lambda: switch_facts.bridges_of(read_tables(remote, switch_facts.COLUMNS)))
+    known_bridges = bridges if isinstance(bridges, tuple) else ()
+    switch = Vswitchd(remote)
+    datapath = known_bridges[0].datapath if known_bridges else KERNEL
+    gateway = known_bridges[0].name if known_bridges else DEFAULT_BRIDGE
+    return HostFacts(
+        version=_attempt(lambda: switch_facts.version_of(switch.transact("version"))),
+        bridges=bridges,
+        features=_attempt(lambda: _features(switch, known_bridges)),
+        conntrack=_attempt(lambda: _conntrack(remote, datapath)),
+        modules=_attempt(_modules),
+        sysctls=_sysctls((ALL_DEVICES, gateway)),
+        links=_attempt(lambda: host_output.links_of(_output("ip", "-j", "-d", "address", "show"))),
+        routes=_attempt(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
+        ruleset=_attempt(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
+    )
+
+
+def _attempt(read: Callable[[], T]) -> T | Unread:
+    """What `read` returns, or why it cannot be read."""
+    try:
+        return read()
+    except (SwitchError, SetupError) as error:
+        return Unread(str(error))
+    except OSError as error:
+        return Unread(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except _INVALID as error:
+        return Unread(f"unexpected output ({type(error).__name__}: {error})")
+
+
+def _features(switch: Vswitchd, bridges: Sequence[SwitchBridge]) -> Mapping[str, Mapping[str, str]]:
+    """The features of each bridge's datapath. Raises SwitchError."""
+    return {
+        each.name: switch_facts.features_of(switch.transact("dpif/show-dp-features", each.name)) for each in bridges
+    }
+
+
+def _conntrack(remote: str, datapath: str) -> ConntrackTable:
+    """The connection table of a datapath. Raises SwitchError, and SetupError when its size is unknown."""
+    zones = ZoneLimits(remote, datapath)
+    size = zones.table_size()
+    if size is None:
+        raise SetupError("the size of the connection table is unknown: the kernel tracks no connections yet")
+    try:
+        limits = {zone: use.limit for zone, use in zones.read_any().items()}
+    except SwitchError:
+        # The datapath of this type does not exist yet: nothing limits a zone of it.
+        limits = {}
+    return ConntrackTable(size, limits)
+
+
+def _modules() -> KernelModules:
+    """The modules of the running kernel. Raises OSError, and SetupError for a kernel without modules."""
+    try:
+        loaded = (PROC / "modules").read_text()
+    except FileNotFoundError as error:
+        raise SetupError("this kernel was built without modules") from error
+    folder = MODULES / os.uname().release
+    return host_output.modules_of(loaded, _text_of(folder / "modules.builtin"), _text_of(folder / "modules.dep"))
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file, empty when it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _sysctls(devices: Sequence[str]) -> Mapping[str, str]:
+    """The values of the sysctls that the checks ask about, as far as they can be read."""
+    paths = {name: PROC / "sys" / name.replace(".", "/") for name in SYSCTLS}
+    # The name of a device may have dots.
+    paths |= {rp_filter(device): PROC / "sys/net/ipv4/conf" / device / "rp_filter" for device in devices}
+    texts = {name: _text_of(path).strip() for name, path in paths.items()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _output(*argv: str) -> str:
+    """The output of a program. Raises SetupError."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=COMMAND_SECONDS)
+    except FileNotFoundError as error:
+        raise SetupError(f"the program {argv[0]} is missing") from error
+    except subprocess.TimeoutExpired as error:
+        raise SetupError(f"{' '.join(argv)} did not end within {COMMAND_SECONDS:g} s") from error
+    if done.returncode != 0:
+        raise SetupError(f"{' '.join(argv)}: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+    return done.stdout
