@@ -40,6 +40,8 @@ class ArpSpoofGuard(IntEnum):
     """Senders of ARP requests."""
 
     UNSPECIFIED = 300
+    OTHER_MAC = 250
+    """Pods whose MAC is not derived from their address."""
     POD = 200
     REQUEST = 100
     MISS = 0

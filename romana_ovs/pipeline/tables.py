@@ -62,7 +62,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "SpoofGuard",
         "Accepts packets of a pod on its own port with its own address, of another node, or of the node itself.",
-        _names("in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op", "arp_spa", "arp_sha"),
+        _names("in_port", "eth_src", "vlan_tci", "tun_src", "eth_type", "nw_src", "arp_op"),
         _names("reg0", "reg1", "reg2", "reg3", "reg11", "reg14"),
         ("ArpSpoofGuard", "SourceMac", "DestinationMac"),
         priorities.SpoofGuard,
@@ -94,7 +94,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "ArpSpoofGuard",
         "Drops ARP requests of a pod that do not come from its MAC and address. No request is flooded.",
-        _names("eth_type", "eth_src", "arp_op", "arp_spa", "arp_sha", "reg0"),
+        _names("in_port", "eth_type", "eth_src", "arp_op", "arp_spa", "arp_sha", "reg0"),
         _names("reg0", "reg13", "reg15"),
         ("ArpSelf", "Compare"),
         priorities.ArpSpoofGuard,

@@ -328,6 +328,28 @@ def test_spoofed_arp_is_dropped(lab: SimNetwork, change: dict[str, object]) -> N
     assert lab.delivered("c", packet) == []
 
 
+@pytest.mark.parametrize("mac", [0x02A1B2C3D4E5, 0x0A58FFFFFFFF], ids=hex)
+def test_arp_of_a_pod_with_another_mac(mac: int) -> None:
+    lab = SimNetwork.of(SimPod("c", 1, 1, other_mac=mac), SimPod("x", 1, 2))
+    asked = replace(arp_request(lab.ends("c", "x")), eth_src=mac, arp_sha=mac)
+    (answer,) = lab.network.send("n1", 1, asked)
+    assert (tuple(answer.place), answer.packet.arp_op, answer.packet.arp_tha) == (("n1", 1), ARP_REPLY, mac)
+    derived = 0x0A58 << 32 | int(lab.pods["c"].address)
+    own, other = int(lab.pods["c"].address), int(lab.pods["x"].address)
+    assert lab.network.send("n1", 2, replace(asked, eth_src=mac)) == [], "on another pod's port"
+    for forged in (
+        {"eth_src": derived},
+        {"arp_sha": derived},
+        {"eth_src": derived, "arp_sha": derived},
+        {"eth_src": 0x0A5800000000, "arp_sha": 0x0A5800000000, "arp_spa": 0},
+        {"arp_spa": other},
+        {"arp_spa": 0},
+        {"arp_tpa": own},
+        {"arp_op": ARP_REPLY},
+    ):
+        assert lab.network.send("n1", 1, replace(asked, **forged)) == [], forged  # type: ignore[arg-type]
+
+
 def test_other_icmp_and_protocols_follow_allows_without_ports(lab: SimNetwork) -> None:
     """docs/hazards.md A23: an allow with ports covers only those; one without covers everything."""
     for packet in (echo(lab.ends("c", "s")), transport(47, lab.ends("c", "s"), 0, 0)):

@@ -56,6 +56,8 @@ class SimPod:
     pre_restart: bool = False
     number: int = 1
     previous_ids: tuple[int, ...] = ()
+    other_mac: int = 0
+    """Its MAC, unless that is derived from its address."""
 
     @property
     def address(self) -> IPv4Address:
@@ -63,7 +65,7 @@ class SimPod:
 
     @property
     def mac(self) -> int:
-        return 0x0A58 << 32 | int(self.address)
+        return self.other_mac or 0x0A58 << 32 | int(self.address)
 
     @property
     def identity(self) -> int:
@@ -77,7 +79,7 @@ class SimPod:
             segment=SegmentKey(str(self.segment), "default"),
             identity=self.identity,
             address=self.address,
-            mac=PLAN.mac(self.address),
+            mac=self.mac.to_bytes(6, "big").hex(":"),
             ofport=self.port,
             pre_restart=self.pre_restart,
             previous_ids=tuple(identity(self.segment, number) for number in self.previous_ids),

@@ -66,8 +66,8 @@ PART_BITS = 4
 def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Flow, ...]:
     """Accepts packets from a pod's port with its own MAC and address, untagged; and ARP requests, metered.
 
-    Tables SourceMac and ArpSpoofGuard check a MAC that is derived from the address, and the sender of ARP requests.
-    Any other MAC of a pod is checked here, with one megaflow for each wrong MAC.
+    Table SourceMac checks a MAC that is derived from the address. Any other MAC of a pod is checked here, with one
+    megaflow for each wrong MAC. Table ArpSpoofGuard checks the sender of ARP requests.
     """
     origin = Origin("Pod", pod.namespace, pod.key.partition("/")[2])
     port: Condition = ("in_port", pod.ofport)
@@ -75,19 +75,20 @@ def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -
     derived = mac == MAC_PREFIX << 32 | address
     marks = _sender_marks(pod, member, pod_zone, host)
     expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if derived else ()
-    arp: list[Condition] = [port, UNTAGGED, ARP_REQUEST]
     ip: list[Condition] = [port, UNTAGGED, ("nw_src", address)]
     if not derived:
-        arp += [("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
         ip.append(("eth_src", mac))
     row = partial(flow, priorities.SpoofGuard.SOURCE, feature=Feature.SPOOF_GUARD, origin=origin)
     meter = ApplyMeter(arp_meter_number(pod.ofport))
-    arp_marks = (*loads((PKT_SOURCE, LOCAL)), *expected) if derived else ()
-    return (
+    again: tuple[Action, ...] = (PushMpls(), PopMpls(ETH_ARP), Resubmit("ArpSpoofGuard"))
+    flows = (
         row(ip, [*marks, *expected, Goto("SourceMac" if derived else "DestinationMac")]),
-        # The addresses in the request are read in a second pass, after the meter.
-        row(arp, [meter, *arp_marks, PushMpls(), PopMpls(ETH_ARP), Resubmit("ArpSpoofGuard")]),
+        # MACs and addresses of a request are read in a second pass, after the meter: each makes a megaflow.
+        row([port, UNTAGGED, ARP_REQUEST], [meter, *loads((PKT_SOURCE, LOCAL)), *expected, *again]),
     )
+    sender: list[Condition] = [port, ARP_REQUEST, ("eth_src", mac), ("arp_sha", mac), ("arp_spa", address)]
+    other_mac = partial(flow, priorities.ArpSpoofGuard.OTHER_MAC, feature=Feature.ARP, origin=origin)
+    return flows if derived else (*flows, other_mac(sender, [Goto("ArpSelf")]))
 
 
 def _sender_marks(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Load, ...]:
