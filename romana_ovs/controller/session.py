@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from romana_ovs.controller.flush_queue import FlushQueue
 from romana_ovs.controller.pre_restart import PreRestartPods
 from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.flag import Flag
@@ -15,7 +16,6 @@ from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.switch.bridges import Marks
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, SwitchRefused
 from romana_ovs.sync.attached_pods import (
@@ -81,6 +81,7 @@ class Session:
         self.sctp_ports: bool | None = None
         """Whether the switch tracks SCTP by ports; None until it has answered."""
         self.synced: DesiredState | None = None
+        self.flushes = FlushQueue(channel)
         self._flag = flag
         self._wake = Flag()
         self._desired: DesiredState | None = None
@@ -152,6 +153,8 @@ class Session:
             self._wake.wait(pause)
             if self.state is SessionState.FAILED:
                 self._step(SessionEvent.RETRY)
+        elif self._outstanding() is None and self.flushes.pending:
+            self._wake.wait(self.flushes.flush_one())
         elif self._outstanding() is not None or self._wake.wait():
             desired = self._outstanding()
             if desired is not None:
@@ -176,9 +179,10 @@ class Session:
         changes = attached_pod_changes(self._actual, diff)
         # Old connections of a pod's address are deleted before its first flow, its own after its last flow
         # (docs/hazards.md B13).
-        self._flush(desired, self._with_former_connections(desired, changes))
+        self.flushes.flush_now(desired.host, self._with_former_connections(desired, changes))
+        self.flushes.keep(changes.added)
         self.channel.send(diff)
-        self._flush(desired, changes.removed)
+        self.flushes.flush_later(desired.host, changes.removed)
         self._actual, self._meters = applied(self._actual, diff), desired.program.meters
         self.synced = desired
         self._failures = 0
@@ -213,25 +217,6 @@ class Session:
             if changed is not None:
                 return flow_diff(*changed)
         return flow_diff(desired.program.flows, self._actual, self._foreign)
-
-    def _flush(self, desired: DesiredState, pods: Mapping[IPv4Address, AttachedPod]) -> None:
-        """Delete the conntrack entries of these addresses: in their tenant's zone and the common one.
-
-        The connections of a shared tenant's pod are in the zones of its peers' tenants, which may be thousands, and
-        each request makes the switch search its whole table: so one request is for all zones. It also deletes the
-        entries that other bridges of the switch, or the host, have of the address: they are of the same pod.
-        """
-        by_zone: dict[int | None, list[IPv4Address]] = {}
-        for address, pod in pods.items():
-            zones = sorted({zone(desired.host, pod.zone), common_zone(desired.host)})
-            for number in (None,) if pod.shared else zones:
-                by_zone.setdefault(number, []).append(address)
-        try:
-            for number, addresses in by_zone.items():
-                self.channel.flush_connections(number, tuple(addresses))
-        except SwitchRefused as error:
-            # Even then the tables keep a reused address from inheriting connections (docs/dataplane.md).
-            LOG.warning("switch %s cannot delete connections (Open vSwitch before 3.1?): %s", self.name, error)
 
     def _fail(self, problems: tuple[str, ...]) -> None:
         self._failures += 1

@@ -101,7 +101,7 @@ def _asked(before: Mapping[FlowKey, Flow], *desired: DesiredState) -> list[objec
 
 
 def _flushes(*addresses: IPv4Address) -> list[object]:
-    return [(number, address) for number in ZONES for address in addresses]
+    return [(number, address) for address in addresses for number in ZONES]
 
 
 def test_a_switch_without_flows_keeps_what_is_not_anothers() -> None:
