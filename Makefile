@@ -55,12 +55,11 @@ attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on 
 	@timeout --foreground --signal=INT --kill-after=60 $(ATTACK_SECONDS) \
 		$(BIN)/python -m pytest -qq --tb=no -rN --attacks=all tests/attacks $(ATTACK_ARGS)
 
-# Linux of the distribution in a virtual machine, built once per machine: three minutes. Its packages are needed for this only.
-test-kernel test-kernel-sample: SYSTEM += qemu-system-x86 mmdebstrap cpio kmod e2fsprogs
-test-kernel: root .venv/.installed-test system  ## Tests on the kernel's datapath, in a virtual machine
+# Installs QEMU and mmdebstrap, and builds a virtual machine, once for each set of package versions: a minute.
+test-kernel: root .venv/.installed-test  ## Tests on the kernel's datapath, in a virtual machine
 	@exec $(BIN)/python -m tests.kernel $(KERNEL_ARGS)
 
-test-kernel-sample: root .venv/.installed-test system  ## The same, a chosen ten minutes
+test-kernel-sample: root .venv/.installed-test  ## The same, a chosen ten minutes
 	@exec $(BIN)/python -m tests.kernel --sample $(KERNEL_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes

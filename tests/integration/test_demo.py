@@ -25,7 +25,7 @@ def play(*options: str) -> subprocess.CompletedProcess[str]:
     return run_command("demo", *options, seconds=120)
 
 
-@pytest.mark.parametrize("options", [(), ("--nodes", "2", "--fabric", "geneve")])
+@pytest.mark.parametrize("options", [(), ("--fabric", "vxlan"), ("--nodes", "2", "--fabric", "geneve")])
 def test_every_step_is_measured_as_the_seed_tells_it(options: tuple[str, ...]) -> None:
     done = play("--json", *options)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.patience import VARIABLE as PATIENCE
 from tests.kernel.image import CHECKOUT, find_or_build
 from tests.kernel.machine import Accelerator, Job, run_job
-from tests.kernel.packages import NoPackagesError, find_packages, missing_host_packages
+from tests.kernel.packages import NoPackagesError, find_packages, prepare_host
 from tests.kernel.selection import MODULES, selected_tests
 from tests.support.datapath import VARIABLE as DATAPATH
 
@@ -33,7 +33,8 @@ PYTEST = ("-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider")
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of pytest in the machine; 2 when there is no machine, 0 if that is to be accepted."""
     arguments = _parser().parse_args(words)
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     try:
         return _run(arguments)
     except NoPackagesError as error:
@@ -67,9 +68,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("\n".join(tests))
         return 0
-    if missing := missing_host_packages():
-        names = " ".join(missing)
-        raise NoPackagesError(f"{names} is missing: apt-get install --no-install-recommends {names}")
+    prepare_host(_progress)
     seconds = arguments.seconds or (SAMPLE_SECONDS if arguments.sample else SECONDS)
     image = find_or_build(find_packages(), _progress)
     own = arguments.script.read_text() if arguments.script else ""

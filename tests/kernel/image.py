@@ -74,13 +74,16 @@ def image_key(packages: Packages, checkout: Path = CHECKOUT) -> str:
 def find_or_build(packages: Packages, progress: Progress) -> Image:
     """The image for these packages. A build takes some minutes. Raises SetupError when it fails."""
     key = image_key(packages)
-    folder = CACHE.find_or_build(key, lambda draft: _build(draft, packages, progress), progress)
+    try:
+        folder = CACHE.find_or_build(key, lambda draft: _build(draft, packages, progress), progress)
+    except OSError as error:
+        raise SetupError(f"the virtual machine cannot be built: {error.strerror or error}") from error
     CACHE.remove_unused(key)
     return Image(folder)
 
 
 def _build(folder: Path, packages: Packages, progress: Progress) -> None:
-    progress(f"Building a virtual machine with kernel {packages.release}, once for this machine (about three minutes)")
+    progress(f"Building a virtual machine with kernel {packages.release}, once for this machine (a minute or two)")
     root, kernel = folder / "root", folder / "kernel"
     progress("  installing Debian's packages")
     run_command(
@@ -88,6 +91,7 @@ def _build(folder: Path, packages: Packages, progress: Progress) -> None:
          packages.suite, str(root), *packages.sources],
         seconds=BUILD_SECONDS,
         error=NoPackagesError,
+        progress=progress,
     )  # fmt: skip
     progress("  unpacking the kernel")
     _unpack_kernel(folder, kernel, packages)
@@ -102,7 +106,7 @@ def _build(folder: Path, packages: Packages, progress: Progress) -> None:
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     options = ["-q", "-t", "ext4", "-O", "^metadata_csum,^64bit", "-E", "lazy_itable_init=1"]
-    run_command(["mke2fs", *options, "-d", str(root), str(disk)], seconds=BUILD_SECONDS)
+    run_command(["mke2fs", *options, "-d", str(root), str(disk)], seconds=BUILD_SECONDS, progress=progress)
     for remains in (root, kernel):
         shutil.rmtree(remains)
 

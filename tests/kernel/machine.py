@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ END_SECONDS = 10.0
 POLL_SECONDS = 0.2
 SILENT_SECONDS = 60.0
 """After so many seconds without output, a line says that the machine still runs, and again after as many."""
-REASON_WIDTH = 100
 FOLDER = "romana-kernel-"
 """Of temporary folders, before the process id."""
 _ARGUMENTS = (
@@ -55,7 +53,7 @@ class Accelerator:
 
 KERNEL_VIRTUAL_MACHINE = Accelerator("KVM", ("-accel", "kvm", "-cpu", "host"), KVM_BOOT_SECONDS, 1.5)
 EMULATION = Accelerator(
-    "QEMU's emulation", ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max"), EMULATED_BOOT_SECONDS, 10.0
+    "QEMU's emulation", ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max"), EMULATED_BOOT_SECONDS, 5.0
 )
 
 
@@ -84,7 +82,8 @@ class Machine:
         while not (self.share / "up").exists():
             if self.process.poll() is not None:
                 reason = last_line(self.errors) or last_line(self.console) or "it gives no reason"
-                raise NotBootedError(f"QEMU ended: {textwrap.shorten(reason, REASON_WIDTH)}")
+                # Without the names of a program and of its source file before it.
+                raise NotBootedError(f"QEMU ended: {reason.rpartition(': ')[2].rstrip('.')}")
             if time.monotonic() > limit:
                 raise NotBootedError(f"the machine was not up after {seconds:.0f} s")
             time.sleep(POLL_SECONDS)

@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.build_cache import Progress
 
 HOST_PROGRAMS: Mapping[str, str] = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -39,9 +41,11 @@ KERNEL = "linux-image-amd64"
 """The package that depends on the newest kernel of the distribution."""
 BUSYBOX = "busybox-static"
 """The shell of the initramfs. Neither it nor the kernel is installed anywhere: their files are taken out."""
-APT_SECONDS = 300
+APT_SECONDS = 600.0
+PROGRESS_SECONDS = 15.0
 
 _SOURCE = "$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)"
+_NO_QUESTIONS = {"LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 class NoPackagesError(SetupError):
@@ -73,12 +77,29 @@ def missing_host_packages() -> list[str]:
     return sorted({package for program, package in HOST_PROGRAMS.items() if not shutil.which(program, path=folders)})
 
 
-def find_packages() -> Packages:
-    """What the virtual machine is built from. Raises NoPackagesError where that is not a Debian with package lists."""
+def prepare_host(progress: Progress) -> None:
+    """Install what HOST_PROGRAMS lack, after fetching package lists if there are none. Raises NoPackagesError."""
     if shutil.which("apt-get") is None:
-        raise NoPackagesError("the virtual machine is built from Debian's packages: it needs apt-get")
+        raise NoPackagesError("the virtual machine is built from Debian's packages, and there is no apt-get")
     if (machine := os.uname().machine) != "x86_64":
         raise NoPackagesError(f"the virtual machine is one of x86_64, and this processor is {machine}")
+    missing = missing_host_packages()
+    if missing or not run_command(["apt-cache", "pkgnames", KERNEL], seconds=APT_SECONDS).strip():
+        progress("Fetching the lists of Debian's packages")
+        apt("apt-get", "update", "-q", progress=progress)
+    if missing:
+        names = " ".join(missing)
+        progress(f"Installing system packages: {names}")
+        try:
+            options = ("-qy", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300")
+            apt("apt-get", "install", *options, *missing, progress=progress)
+        except NoPackagesError as error:
+            command = f"apt-get install --no-install-recommends {names}"
+            raise NoPackagesError(f"missing are {names} ({error}): {command}") from error
+
+
+def find_packages() -> Packages:
+    """What the virtual machine is built from. Raises NoPackagesError where apt does not know Debian's packages."""
     targets = apt("apt-get", "indextargets", "--format", _SOURCE, "Created-By: Packages")
     suite, sources = parse_sources(targets)
     kernel = parse_kernel(apt("apt-cache", "depends", KERNEL))
@@ -118,9 +139,9 @@ def parse_versions(shown: str) -> tuple[str, ...]:
     return tuple(sorted(f"{name} {version}" for name, version in zip(names, versions, strict=True)))
 
 
-def apt(*argv: str) -> str:
+def apt(*argv: str, progress: Progress = lambda text: None) -> str:
     """The output of a command of apt, in English. Raises NoPackagesError with its last line when it fails."""
-    return run_command(argv, seconds=APT_SECONDS, error=NoPackagesError)
+    return run_command(argv, seconds=APT_SECONDS, error=NoPackagesError, progress=progress)
 
 
 def run_command(
@@ -129,20 +150,43 @@ def run_command(
     seconds: float,
     error: type[SetupError] = SetupError,
     cwd: str | os.PathLike[str] | None = None,
-    stdin: str | None = None,
+    progress: Progress = lambda text: None,
 ) -> str:
-    """The output of a program. Raises `error` with its last line when it fails or takes longer than `seconds`."""
-    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
+    """The output of a program; `progress` is told every PROGRESS_SECONDS that it still runs.
+
+    Raises `error` with its last line when it fails or takes longer than `seconds`.
+    """
+    environment = {**os.environ, **_NO_QUESTIONS, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
     try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, errors="replace", env=environment, cwd=cwd,
-            check=False, timeout=seconds,
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", env=environment, cwd=cwd,
         )  # fmt: skip
     except FileNotFoundError as lacking:
         raise error(f"{argv[0]} is not installed") from lacking
-    except subprocess.TimeoutExpired as late:
-        raise error(f"`{argv[0]}` did not end within {seconds:.0f} s") from late
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    with process:
+        try:
+            output, errors = _communicate(process, seconds, progress)
+        except subprocess.TimeoutExpired as late:
+            process.kill()
+            raise error(f"`{' '.join(argv[:2])}` did not end within {seconds:.0f} s") from late
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        lines = (errors.strip() or output.strip() or f"exit code {process.returncode}").splitlines()
         raise error(f"`{' '.join(argv[:2])}` failed: {lines[-1]}")
-    return done.stdout
+    return output
+
+
+def _communicate(process: subprocess.Popen[str], seconds: float, progress: Progress) -> tuple[str, str]:
+    """What the process writes until it ends. Raises TimeoutExpired when that takes longer than `seconds`."""
+    began = time.monotonic()
+    while True:
+        left = began + seconds - time.monotonic()
+        try:
+            return process.communicate(timeout=min(left, PROGRESS_SECONDS))
+        except subprocess.TimeoutExpired:
+            if left <= PROGRESS_SECONDS:
+                raise
+            progress(f"    {time.monotonic() - began:.0f} s")

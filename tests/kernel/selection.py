@@ -27,21 +27,60 @@ class Selection:
     """Those that the ten-minute sample has too."""
 
 
+CONFORMANCE = (
+    "default-deny-all",
+    "named-port",
+    "egress-except",
+    "sctp-port",
+    "ports-range-sctp",
+    "an-sctp-association-opens-no-other-port",
+    "what-is-open-is-cut",
+    "pod-gets-a-label",
+)
+"""Cases of tests/conformance/table."""
 SELECTIONS = (
     Selection(
-        "the demonstration",
+        "the demonstration, on every fabric",
         ("tests/integration/test_demo.py",),
         sample=("tests/integration/test_demo.py::test_every_step_is_measured_as_the_seed_tells_it",),
     ),
     Selection(
-        "every row of the conntrack tables by packets",
-        ("tests/integration/test_conntrack_rows.py",),
+        "connection tracking: every row of the tables, and the model of it, by packets",
+        (
+            "tests/integration/test_conntrack_rows.py",
+            "tests/integration/test_conntrack_model.py",
+            "tests/integration/test_trace.py",
+        ),
         sample=("tests/integration/test_conntrack_rows.py",),
     ),
     Selection(
         "continuity: restarts, kills, cuts",
-        ("tests/integration/test_continuity.py", "tests/integration/test_continuity_tunnels.py"),
-        sample=("tests/integration/test_continuity_tunnels.py",),
+        (
+            "tests/integration/test_continuity.py",
+            "tests/integration/test_continuity_tunnels.py",
+            "tests/integration/test_switch_restart.py",
+        ),
+        sample=("tests/integration/test_switch_restart.py", "tests/integration/test_continuity_tunnels.py"),
+    ),
+    Selection(
+        "SCTP with the kernel's own sockets",
+        ("tests/integration/test_sctp_sockets.py",),
+        sample=("tests/integration/test_sctp_sockets.py",),
+    ),
+    Selection(
+        "a sample of the conformance table",
+        tuple(
+            f"tests/conformance/test_packets.py::test_packets_go_where_the_table_says[plain-{name}]"
+            for name in CONFORMANCE
+        ),
+    ),
+    Selection(
+        "attacks from inside pods",
+        (
+            "tests/attacks/test_frames.py",
+            "tests/attacks/test_revoked.py",
+            "tests/attacks/test_sctp.py",
+        ),
     ),
 )
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from romana_ovs.model.errors import SetupError
 from tests.kernel import packages
 from tests.kernel.packages import (
     GUEST_PACKAGES,
-    HOST_PROGRAMS,
     NoPackagesError,
-    find_packages,
     missing_host_packages,
     parse_kernel,
     parse_sources,
     parse_versions,
+    prepare_host,
 )
 
 TARGETS = """Debian|http://mirror/debian/|bookworm|main
@@ -68,8 +68,8 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_another_distribution_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda program: None)
-    with pytest.raises(NoPackagesError, match="apt-get"):
-        find_packages()
+    with pytest.raises(NoPackagesError, match="there is no apt-get"):
+        prepare_host(print)
 
 
 def test_a_failed_command_is_one_line() -> None:
@@ -83,6 +83,78 @@ def test_what_the_makefile_installs_is_in_the_machine() -> None:
     match = re.search(r"^SYSTEM := (.*)$", makefile, re.MULTILINE)
     assert match is not None
     assert set(match[1].split()) <= set(GUEST_PACKAGES)
-    match = re.search(r"^test-kernel.*: (SYSTEM \+= .*)$", makefile, re.MULTILINE)
-    assert match is not None
-    assert set(match[1].split()[2:]) == set(HOST_PROGRAMS.values())
+
+
+APT = """#!/bin/bash
+echo "${0##*/} $*" >> "$APT_CALLS"
+case "$*" in
+    pkgnames*) echo "$APT_KNOWS";;
+    update*) [ -z "$APT_OFFLINE" ] || { echo "E: Could not resolve 'mirror'" >&2; exit 100; };;
+    *) [ -z "$APT_BROKEN" ] || { echo "E: Unable to locate package cpio" >&2; exit 100; };;
+esac
+"""
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with what was asked of an apt that does as the environment says, on a machine without the programs."""
+    for name in ("apt-get", "apt-cache"):
+        (tmp_path / name).write_text(APT)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for name in ("APT_KNOWS", "APT_OFFLINE", "APT_BROKEN"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("APT_CALLS", str(tmp_path / "calls"))
+    monkeypatch.setattr(packages, "HOST_PROGRAMS", {"no-such-program": "cpio"})
+    return tmp_path / "calls"
+
+
+def test_what_is_missing_is_installed(calls: Path) -> None:
+    said: list[str] = []
+    prepare_host(said.append)
+    assert said == ["Fetching the lists of Debian's packages", "Installing system packages: cpio"]
+    update, install = calls.read_text().splitlines()
+    assert update.startswith("apt-get update ")
+    assert re.fullmatch(r"apt-get install .* cpio", install)
+
+
+def test_with_all_there_apt_is_asked_for_lists_only(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "HOST_PROGRAMS", {"sh": "dash"})
+    monkeypatch.setenv("APT_KNOWS", packages.KERNEL)
+    prepare_host(lambda text: None)
+    assert calls.read_text().splitlines() == [f"apt-cache pkgnames {packages.KERNEL}"]
+
+
+def test_without_lists_they_are_fetched(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "HOST_PROGRAMS", {"sh": "dash"})
+    prepare_host(lambda text: None)
+    assert calls.read_text().splitlines()[1].startswith("apt-get update ")
+
+
+def test_an_unreachable_mirror_is_one_line(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APT_OFFLINE", "yes")
+    with pytest.raises(NoPackagesError, match=r"^`apt-get update` failed: E: Could not resolve 'mirror'$"):
+        prepare_host(lambda text: None)
+
+
+def test_a_failed_installation_says_the_command(calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APT_BROKEN", "yes")
+    with pytest.raises(NoPackagesError, match="missing are cpio .*: apt-get install --no-install-recommends cpio$"):
+        prepare_host(lambda text: None)
+
+
+def test_a_long_command_reports_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "PROGRESS_SECONDS", 0.2)
+    said: list[str] = []
+    assert packages.run_command(["sh", "-c", "echo out; sleep 0.7"], seconds=10, progress=said.append) == "out\n"
+    assert len(said) >= 2
+
+
+def test_a_command_that_hangs_is_ended() -> None:
+    with pytest.raises(SetupError, match=r"^`sleep 60` did not end within 0 s$"):
+        packages.run_command(["sleep", "60"], seconds=0.2)
+
+
+def test_a_command_that_is_not_there_is_named() -> None:
+    with pytest.raises(SetupError, match=r"^no-such-program is not installed$"):
+        packages.run_command(["no-such-program"], seconds=1)

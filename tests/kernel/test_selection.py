@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.table import CASES
 from tests.kernel.__main__ import main, script_of
 from tests.kernel.machine import EMULATION
-from tests.kernel.selection import SELECTIONS, selected_tests
+from tests.kernel.selection import CONFORMANCE, SELECTIONS, selected_tests
 
 ROOT = Path(__file__).parents[2]
 EVERY = [test for one in SELECTIONS for test in (*one.tests, *one.sample)]
@@ -22,6 +23,10 @@ def test_it_exists(test: str) -> None:
     assert text or (not name and (ROOT / path).is_dir())
     function = name.partition("[")[0]
     assert not function or re.search(rf"^def {function}\b", text, re.MULTILINE)
+
+
+def test_the_cases_are_of_the_table() -> None:
+    assert set(CONFORMANCE) <= {case.name for case in CASES}
 
 
 def test_the_sample_is_part_of_the_whole() -> None:
