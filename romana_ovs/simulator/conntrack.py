@@ -1,21 +1,21 @@
-"""Simulates the connection tracking of Open vSwitch's userspace datapath, as far as flows can match it.
+"""Simulates the connection tracking of Open vSwitch's two datapaths, as far as flows can match it.
 
-Source: ovs-fields(7) "Connection Tracking Fields", ovs-actions(7) "ct", and the behaviour of Open vSwitch
-3.1.0 itself, which tests/integration/test_conntrack_model.py compares with this packet by packet.
+Source: ovs-fields(7) "Connection Tracking Fields", ovs-actions(7) "ct", and the behaviour of Open vSwitch 3.1.0
+and Linux 6.1 themselves, which tests/integration/test_conntrack_model.py compares with this packet by packet.
 Not modelled: timeouts, TCP sequence numbers (`Packet.in_window` stands for them), NAT, helpers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import NamedTuple
 
-from romana_ovs.pipeline.fields import CT_STATE_BITS, ETH_IP, ICMP, SCTP, TCP, TCP_FLAG_BITS, UDP
-from romana_ovs.simulator.packet import ACK, ECHO_REPLY, ECHO_REQUEST, FIN, RST, SYN, Packet
+from romana_ovs.pipeline.fields import CT_STATE_BITS, ETH_IP, ICMP
+from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
+from romana_ovs.simulator.packet import ECHO_REPLY, ECHO_REQUEST, Packet
+from romana_ovs.simulator.protocol_states import ProtocolState, Verdict
 
 NEW, EST, REL, RPL, INV, TRK = (CT_STATE_BITS[word] for word in ("new", "est", "rel", "rpl", "inv", "trk"))
-_NEEDS_ACK = TCP_FLAG_BITS["fin"] | TCP_FLAG_BITS["psh"] | TCP_FLAG_BITS["urg"]
 
 
 class FiveTuple(NamedTuple):
@@ -33,29 +33,17 @@ class FiveTuple(NamedTuple):
         return FiveTuple(self.zone, self.proto, self.target, self.target_port, self.source, self.source_port)
 
 
-class _Peer(IntEnum):
-    """The TCP state of one end."""
-
-    CLOSED = 0
-    SYN_SENT = 1
-    ESTABLISHED = 2
-    CLOSING = 3
-    FIN_WAIT = 4
-    TIME_WAIT = 5
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A committed connection; `sent` and `answered` are the TCP states of its original source and destination.
+    """A committed connection and the state of its protocol.
 
-    `replied`: a packet of the reply direction was seen (which makes UDP and ICMP established).
+    `replied`: a packet of the reply direction was seen.
     """
 
     original: FiveTuple
+    state: ProtocolState
     mark: int = 0
     label: int = 0
-    sent: _Peer = _Peer.SYN_SENT
-    answered: _Peer = _Peer.CLOSED
     replied: bool = False
 
 
@@ -94,13 +82,10 @@ class Commitment:
 
 
 class Conntrack:
-    """The table of one switch process: connections by zone and tuple.
+    """The table of one switch process: connections by zone and tuple, tracked as `behaviour` says."""
 
-    `sctp_ports`: whether SCTP is tracked by ports (Open vSwitch 3.2 or later).
-    """
-
-    def __init__(self, *, sctp_ports: bool = False) -> None:
-        self._sctp_ports = sctp_ports
+    def __init__(self, behaviour: ConntrackBehaviour = NETDEV) -> None:
+        self.behaviour = behaviour
         self._entries: dict[FiveTuple, Entry] = {}
 
     def entries(self) -> tuple[Entry, ...]:
@@ -115,24 +100,30 @@ class Conntrack:
             if not ((zone is None or key.zone == zone) and (address is None or address in (key.source, key.target)))
         }
 
-    def process(self, packet: Packet, zone: int, commit: Commitment | None = None) -> Tracked:
-        """Tracks the packet in `zone`; with `commit` None a new connection is not committed."""
+    def process(self, packet: Packet, zone: int, commit: Commitment | None = None, *, before: int = 0) -> Tracked:
+        """Tracks the packet in `zone`; with `commit` None a new connection is not committed.
+
+        `before`: the state that the packet got when it was tracked in this zone earlier on its way; 0 if it was not.
+        """
         key = self._tuple(packet, zone)
         if key is None:
             return Tracked(zone, INV | TRK, 0, 0)
+        if not before & TRK or before & INV or not self.behaviour.packet_keeps_entry:
+            before = 0
         entry, reply = self._find(key)
-        if commit is not None and commit.force and reply and entry is not None:
+        if entry is not None and reply and commit is not None and commit.force and self._may_force(packet, before):
             del self._entries[entry.original]
-            entry = None
-        state = 0
-        if entry is not None:
-            entry, state = self._track_known(entry, reply, packet)
+            entry, before = None, 0
         if entry is None:
             return self._track_new(key, packet, commit)
-        if commit is not None:
-            entry = replace(entry, mark=commit.mark.over(entry.mark), label=commit.label.over(entry.label))
-        self._entries[entry.original] = entry
-        return Tracked(zone, state | TRK, entry.mark, entry.label, entry.original)
+        if before:
+            return _tracked(self._commit(entry, commit), before)
+        return self._track_known(entry, reply, packet, commit)
+
+    def _may_force(self, packet: Packet, before: int) -> bool:
+        if packet.is_error:
+            return self.behaviour.force_by_errors
+        return bool(before) or not self.behaviour.packet_keeps_entry
 
     def _find(self, key: FiveTuple) -> tuple[Entry | None, bool]:
         entry = self._entries.get(key)
@@ -141,40 +132,40 @@ class Conntrack:
         return self._entries.get(key.reversed()), True
 
     def _track_new(self, key: FiveTuple, packet: Packet, commit: Commitment | None) -> Tracked:
-        if packet.is_error or not _may_begin(packet):
+        state = None if packet.is_error else self.behaviour.protocol(packet.nw_proto).begin(packet)
+        if state is None:
             return Tracked(key.zone, INV | TRK, 0, 0)
         if commit is None:
             return Tracked(key.zone, NEW | TRK, 0, 0, key)
-        entry = Entry(key, commit.mark.over(0), commit.label.over(0))
-        self._entries[key] = entry
+        entry = self._commit(Entry(key, state), commit)
         return Tracked(key.zone, NEW | TRK, entry.mark, entry.label, key)
 
-    def _track_known(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
-        """The entry after the packet and the packet's state; no entry when a new connection replaces it."""
-        side = RPL if reply else 0
+    def _track_known(self, entry: Entry, reply: bool, packet: Packet, commit: Commitment | None) -> Tracked:
+        zone, side = entry.original.zone, RPL if reply else 0
         if packet.is_error:
-            return entry, REL | side
-        if packet.nw_proto != TCP:
-            entry = replace(entry, replied=entry.replied or reply)
-            return entry, EST | side if entry.replied else NEW
-        return self._tcp(entry, reply, packet)
+            return _tracked(self._commit(entry, commit), REL | side)
+        verdict, state = entry.state.after(packet, reply=reply, replied=entry.replied)
+        if verdict is Verdict.INVALID:
+            if not self.behaviour.invalid_keeps_entry:
+                return Tracked(zone, INV | TRK, 0, 0)
+            return _tracked(self._commit(entry, commit), INV)
+        if verdict is Verdict.REOPENS:
+            del self._entries[entry.original]
+            key = entry.original.reversed() if reply else entry.original
+            return self._track_new(key, packet, commit)
+        entry = self._commit(replace(entry, state=state, replied=entry.replied or reply), commit)
+        if verdict is Verdict.LAST:
+            del self._entries[entry.original]
+        if verdict is Verdict.NEW or (verdict is not Verdict.ESTABLISHED and not entry.replied):
+            return _tracked(entry, NEW)
+        return _tracked(entry, EST | side)
 
-    def _tcp(self, entry: Entry, reply: bool, packet: Packet) -> tuple[Entry | None, int]:
-        flags = packet.tcp_flags
-        near, far = (entry.answered, entry.sent) if reply else (entry.sent, entry.answered)
-        if _invalid_flags(flags):
-            return entry, INV
-        if flags & (SYN | ACK) == SYN:
-            if near >= _Peer.FIN_WAIT and far >= _Peer.FIN_WAIT:
-                del self._entries[entry.original]
-                return None, 0
-            if near <= _Peer.SYN_SENT:
-                return _with_peers(entry, reply, _Peer.SYN_SENT, far), NEW
-        # The first segment of an end defines its window, whatever it is.
-        if not packet.in_window and near >= _Peer.SYN_SENT:
-            return entry, INV
-        near, far = _next_peer_states(near, far, flags)
-        return _with_peers(entry, reply, near, far), EST | (RPL if reply else 0)
+    def _commit(self, entry: Entry, commit: Commitment | None) -> Entry:
+        """Keeps the entry, with what `commit` writes."""
+        if commit is not None:
+            entry = replace(entry, mark=commit.mark.over(entry.mark), label=commit.label.over(entry.label))
+        self._entries[entry.original] = entry
+        return entry
 
     def _tuple(self, packet: Packet, zone: int) -> FiveTuple | None:
         """The packet's tuple, None if conntrack cannot track it."""
@@ -187,7 +178,7 @@ class Conntrack:
             quoted = self._tuple(inner, zone)
             return quoted.reversed() if quoted is not None else None
         source, target = 0, 0
-        if packet.nw_proto in (TCP, UDP) or (packet.nw_proto == SCTP and self._sctp_ports):
+        if self.behaviour.has_ports(packet.nw_proto):
             source, target = packet.tp_src, packet.tp_dst
         elif packet.nw_proto == ICMP:
             if packet.icmp_type not in (ECHO_REQUEST, ECHO_REPLY) or packet.icmp_code:
@@ -198,36 +189,5 @@ class Conntrack:
         return FiveTuple(zone, packet.nw_proto, packet.nw_src, source, packet.nw_dst, target)
 
 
-def _with_peers(entry: Entry, reply: bool, near: _Peer, far: _Peer) -> Entry:
-    sent, answered = (far, near) if reply else (near, far)
-    return replace(entry, sent=sent, answered=answered, replied=entry.replied or reply)
-
-
-def _next_peer_states(near: _Peer, far: _Peer, flags: int) -> tuple[_Peer, _Peer]:
-    near = max(near, _Peer.SYN_SENT)
-    if flags & FIN and near < _Peer.CLOSING:
-        near = _Peer.CLOSING
-    if flags & ACK:
-        if far == _Peer.SYN_SENT:
-            far = _Peer.ESTABLISHED
-        elif far == _Peer.CLOSING:
-            far = _Peer.FIN_WAIT
-    if flags & RST:
-        near = far = _Peer.TIME_WAIT
-    return near, far
-
-
-def _invalid_flags(flags: int) -> bool:
-    """Whether the combination of TCP flags is invalid (ovs 3.1 reports such segments as +inv)."""
-    if flags & SYN:
-        return bool(flags & (RST | FIN))
-    if not flags & (ACK | RST):
-        return True
-    return not flags & ACK and bool(flags & _NEEDS_ACK)
-
-
-def _may_begin(packet: Packet) -> bool:
-    """Whether a packet of an unknown connection is +new (else +inv)."""
-    if packet.nw_proto == TCP:
-        return not _invalid_flags(packet.tcp_flags) and packet.tcp_flags & (SYN | ACK) != SYN | ACK
-    return packet.nw_proto != ICMP or packet.icmp_type == ECHO_REQUEST
+def _tracked(entry: Entry, state: int) -> Tracked:
+    return Tracked(entry.original.zone, state | TRK, entry.mark, entry.label, entry.original)

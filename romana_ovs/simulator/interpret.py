@@ -155,6 +155,8 @@ class _Context:
     fields: Fields
     depth: int = 0
     passes: tuple[object, ...] = ()
+    cut_again: bool = False
+    """Whether it was reassembled, and leaves the bridge in fragments again."""
 
     def bits(self, where: Bits) -> int:
         return self.fields.get(where.field, 0) >> where.low & (1 << where.width) - 1
@@ -219,22 +221,29 @@ class Switch:
     def _output(self, ctx: _Context, action: Output) -> None:
         # Open vSwitch outputs a packet to its ingress port only by the action IN_PORT.
         if action.port != ctx.fields["in_port"]:
-            self.trace.append(Sent(action.port, ctx.packet.rewritten(ctx.fields)))
+            self._send(ctx, action.port)
+
+    def _send(self, ctx: _Context, port: int) -> None:
+        packet = ctx.packet.rewritten(ctx.fields)
+        pieces = packet.fragments(packet.ip_id) if ctx.cut_again else (packet,)
+        self.trace += [Sent(port, piece) for piece in pieces]
 
     def _output_reg(self, ctx: _Context, action: OutputReg) -> None:
         self._output(ctx, Output(ctx.bits(action.port)))
 
     def _in_port(self, ctx: _Context, action: InPort) -> None:
-        self.trace.append(Sent(ctx.fields["in_port"], ctx.packet.rewritten(ctx.fields)))
+        self._send(ctx, ctx.fields["in_port"])
 
     def _ct(self, ctx: _Context, action: Ct) -> None:
         ctx.packet = ctx.packet.rewritten(ctx.fields)
         released = self._defragmented(ctx, action)
-        whole = released[0].packet if released else None
-        if whole is not None:
-            unbroken, zone = replace(whole, nw_frag=FRAG_NO), _zone(ctx, action)
-            result = self.conntrack.process(unbroken, zone, _commitment(ctx, action))
+        if released:
+            whole, zone = replace(released[0].packet, nw_frag=FRAG_NO), _zone(ctx, action)
+            before = ctx.fields.get("ct_state", 0) if ctx.fields.get("ct_zone") == zone else 0
+            result = self.conntrack.process(whole, zone, _commitment(ctx, action), before=before)
             self.trace.append(Tracking(result, action.commit, action.table))
+            if self.conntrack.behaviour.reassembles and ctx.packet.nw_frag != FRAG_NO:
+                released = [replace(released[0], packet=whole, cut_again=True)]
             for fragment in released if action.table is not None else ():
                 # Fragments go on with the registers of the one that completed them.
                 fields = {**ctx.fields, **fragment.packet.rewritten(fragment.fields).fields(), **_tracked(result)}
@@ -243,6 +252,7 @@ class Switch:
                     _without_transport(fields, fragment.packet),
                     ctx.depth + 1,
                     _recirculation_key(ctx, action),
+                    fragment.cut_again,
                 )
                 self._enter(back, action.table or "")
         self._ct_clear(ctx)
@@ -267,7 +277,7 @@ class Switch:
 
 def _copied(ctx: _Context) -> _Context:
     """A copy that later writes to `ctx` do not change."""
-    return _Context(ctx.packet, dict(ctx.fields), ctx.depth, ctx.passes)
+    return replace(ctx, fields=dict(ctx.fields))
 
 
 def _recirculation_key(ctx: _Context, action: Ct) -> tuple[object, ...]:

@@ -13,6 +13,9 @@ ARP_REQUEST, ARP_REPLY = 1, 2
 ECHO_REPLY, UNREACHABLE, ECHO_REQUEST = 0, 3, 8
 FRAG_NO, FRAG_FIRST, FRAG_LATER = 0, 1, 3
 """Values of nw_frag (ovs-fields(7))."""
+INIT, INIT_ACK, COOKIE_ECHO, COOKIE_ACK, DATA = 1, 2, 10, 11, 0
+"""Types of SCTP chunks (RFC 9260 section 3.2)."""
+_ANSWERING_CHUNK = {INIT: INIT_ACK, COOKIE_ECHO: COOKIE_ACK}
 SYN, ACK, RST, FIN = (TCP_FLAG_BITS[word] for word in ("syn", "ack", "rst", "fin"))
 
 _PORT_FIELDS = {TCP: ("tcp_src", "tcp_dst"), UDP: ("udp_src", "udp_dst"), SCTP: ("sctp_src", "sctp_dst")}
@@ -43,8 +46,8 @@ class Packet:
     """A frame. Ports are those of its protocol; fields that its kind does not have are 0.
 
     `inner` is the packet that an ICMP error is about; `ip_id` ties fragments together; `in_window` False
-    is a TCP segment that fits no window of its connection; `tun_src` and `tun_dst` are the outer
-    addresses while it is in a tunnel port; `payload` distinguishes packets in tests.
+    is a TCP segment that fits no window of its connection; `sctp_chunk` is the type of the only chunk; `tun_src`
+    and `tun_dst` are the outer addresses while it is in a tunnel port; `payload` distinguishes packets in tests.
     """
 
     eth_src: int = 0
@@ -58,6 +61,7 @@ class Packet:
     tp_src: int = 0
     tp_dst: int = 0
     tcp_flags: int = 0
+    sctp_chunk: int = 0
     icmp_type: int = 0
     icmp_code: int = 0
     icmp_id: int = 0
@@ -137,7 +141,8 @@ class Packet:
     def reply(self, *, flags: int = ACK) -> Packet:
         """The reply to this packet, with source and destination swapped, as a pod would send it to its next hop.
 
-        An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`.
+        An echo request becomes its reply; a TCP SYN becomes SYN+ACK, any other segment has `flags`; an SCTP
+        INIT becomes INIT ACK, a COOKIE ECHO becomes COOKIE ACK.
         """
         turned = replace(
             self,
@@ -154,7 +159,7 @@ class Packet:
             return replace(turned, icmp_type=ECHO_REPLY)
         if self.nw_proto == TCP:
             return replace(turned, tcp_flags=SYN | ACK if self.tcp_flags & SYN and not self.tcp_flags & ACK else flags)
-        return turned
+        return replace(turned, sctp_chunk=_ANSWERING_CHUNK.get(self.sctp_chunk, self.sctp_chunk))
 
     def with_flags(self, flags: int) -> Packet:
         """The same TCP segment with other flags."""
@@ -187,15 +192,17 @@ def udp(ends: Addresses, source: int, target: int) -> Packet:
     return replace(_ip(ends, UDP), tp_src=source, tp_dst=target)
 
 
-def sctp(ends: Addresses, source: int, target: int) -> Packet:
-    """An SCTP packet (Open vSwitch 3.1 does not read its chunks)."""
-    return replace(_ip(ends, SCTP), tp_src=source, tp_dst=target)
+def sctp(ends: Addresses, source: int, target: int, *, chunk: int = INIT) -> Packet:
+    """An SCTP packet of one chunk, by default the INIT of an association (the userspace datapath reads no chunks)."""
+    return replace(_ip(ends, SCTP), tp_src=source, tp_dst=target, sctp_chunk=chunk)
 
 
 def transport(proto: int, ends: Addresses, source: int, target: int) -> Packet:
     """The first packet of a connection over protocol number `proto`; the port stands for the id of an ICMP echo."""
     if proto == ICMP:
         return echo(ends, source)
+    if proto == SCTP:
+        return sctp(ends, source, target)
     packet = replace(_ip(ends, proto), tp_src=source, tp_dst=target)
     return packet.with_flags(SYN) if proto == TCP else packet
 

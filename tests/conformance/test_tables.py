@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 import pytest
@@ -12,6 +12,7 @@ from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.fields import TCP
 from romana_ovs.policy.matrix import PodPath
 from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.conntrack_behaviour import NETDEV
 from romana_ovs.simulator.packet import ACK, Packet
 from tests.conformance.offline import Folder, end_of, endpoints, every_mode, expected
 from tests.conformance.states import BASE_STATE, resolved, states
@@ -35,7 +36,7 @@ class Tables:
     def __post_init__(self) -> None:
         # Without ports, all SCTP of a pair would be one connection, and the order of the paths would matter.
         for switch in self.rig.switches.values():
-            switch.conntrack = Conntrack(sctp_ports=True)
+            switch.conntrack = Conntrack(replace(NETDEV, sctp_ports=True))
 
     def address(self, name: str) -> IPv4Address:
         """The address that a pod has, or a node on its bridge."""

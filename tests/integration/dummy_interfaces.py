@@ -80,12 +80,15 @@ class DummyOvs:
     def _make_bridge(self) -> None:
         words = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy", "fail-mode=secure"]
         for port in (*self.ports, MARKER_PORT):
-            name = _interface(port)
+            name = interface(port)
             if port != LOCAL:
                 words += ["--", "add-port", "br0", name, "--", "set", "interface", name, "type=dummy"]
                 words += [f"ofport_request={port}"]
             words += ["--", "set", "interface", name, f"options:tx_pcap={self._pcap(port)}"]
         self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", *words)
+        self._finish_bridge()
+
+    def _finish_bridge(self) -> None:
         self.ofctl("set-frags", "br0", "nx-match")
         error, self._client = UnixctlClient.create(f"{self.directory}/vs.ctl")
         assert error == 0, f"no control socket: {error}"
@@ -136,8 +139,8 @@ class DummyOvs:
         """What leaves by which port when `frame` comes in, sorted by port."""
         for known in self.ports:
             self._frames(known)
-        self.appctl("netdev-dummy/receive", _interface(port), frame.hex())
-        self.appctl("netdev-dummy/receive", _interface(port), MARKER.hex())
+        self.appctl("netdev-dummy/receive", interface(port), frame.hex())
+        self.appctl("netdev-dummy/receive", interface(port), MARKER.hex())
         deadline = time.monotonic() + PATIENCE
         while not self._frames(MARKER_PORT):
             assert time.monotonic() < deadline, "the marker frame never came out"
@@ -160,7 +163,8 @@ class DummyOvs:
         return found
 
 
-def _interface(port: int) -> str:
+def interface(port: int) -> str:
+    """The name of the interface with an OpenFlow number."""
     return "br0" if port == LOCAL else f"p{port}"
 
 

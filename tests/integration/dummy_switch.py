@@ -46,6 +46,11 @@ class DummySwitch:
         self.run("ovsdb-server", database, f"--remote=punix:{self.rundir}/db.sock", *daemon)
         self.run("ovs-vsctl", "--no-wait", "init")
         self.run("ovs-vswitchd", f"unix:{self.rundir}/db.sock", "--enable-dummy", *daemon)
+        self.make_bridge()
+        self.run("ovs-ofctl", "-O", "OpenFlow15", "set-frags", "br0", "nx-match")
+
+    def make_bridge(self) -> None:
+        """Make the bridge and its ports."""
         command = ["ovs-vsctl", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy"]
         command += ["fail_mode=secure", "protocols=OpenFlow15"]
         for name, number in self.numbers.items():
@@ -54,7 +59,6 @@ class DummySwitch:
                 command += [f"ofport_request={number}"]
             command += ["--", "set", "interface", name, f"options:tx_pcap={self.rundir}/{name}.pcap"]
         self.run(*command)
-        self.run("ovs-ofctl", "-O", "OpenFlow15", "set-frags", "br0", "nx-match")
 
     def stop(self) -> None:
         """End both daemons by their pids."""

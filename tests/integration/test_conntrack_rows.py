@@ -31,7 +31,8 @@ from tests.integration.conntrack_bridge import (
     tables,
     wire_mac,
 )
-from tests.integration.dummy_switch import DummySwitch, dummy_switch
+from tests.integration.dummy_switch import DummySwitch
+from tests.integration.packet_bridge import packet_switch
 from tests.support import frames
 from tests.support.frames import ACK, PSH, SYN
 
@@ -41,7 +42,7 @@ pytestmark = pytest.mark.root
 @pytest.fixture(scope="module")
 def switch() -> Iterator[DummySwitch]:
     """One switch for the module."""
-    with dummy_switch({"pa": 1, "pb": 2, "uplink": 9}) as running:
+    with packet_switch({"pa": 1, "pb": 2, "uplink": 9}) as running:
         yield running
 
 

@@ -10,7 +10,8 @@ from romana_ovs.model.identity import ALL_BITS, IdentityMatch
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.packet import tcp
-from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
+from tests.integration.dummy_interfaces import LOCAL, wanted
+from tests.integration.packet_bridge import packet_ovs
 from tests.integration.wire import frame
 from tests.pipeline.crossed_rules import MANY, crossed
 from tests.support.simulated_network import SimNetwork, SimPod
@@ -27,7 +28,7 @@ def test_a_switch_accepts_thousands_of_rules_with_one_peer() -> None:
         rules[at] = replace(rules[at], identities=mine)
     lab = SimNetwork.of(client, SimPod("s", 1, 1, server=ServerGroup(6, tuple(rules), ())))
     text = loadable(lab.flows(1), lab.program(1).meters)
-    with DummyOvs((1, 2, LOCAL)) as ovs:
+    with packet_ovs((1, 2, LOCAL)) as ovs:
         ovs.program(text)
         assert ovs.difference(text) == (set(), set())
         passed = {

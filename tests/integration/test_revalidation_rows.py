@@ -13,9 +13,11 @@ import pytest
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
+from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
 from tests.integration.dummy_interfaces import DummyOvs, wanted
+from tests.integration.packet_bridge import behaviour, packet_ovs
 from tests.integration.wire import frame, packet_of
 from tests.support.simulated_network import CLOSED_SERVER, UPLINK_PORT, SimNetwork, SimPod, allow
 
@@ -27,7 +29,7 @@ REVALIDATION, REVALIDATED = 1 << 4, 1 << 5
 
 @pytest.fixture(scope="module")
 def ovs() -> Iterator[DummyOvs]:
-    with DummyOvs((1, 2, UPLINK_PORT)) as running:
+    with packet_ovs((1, 2, UPLINK_PORT)) as running:
         yield running
 
 
@@ -36,7 +38,7 @@ class Pair:
 
     def __init__(self, ovs: DummyOvs, lab: SimNetwork) -> None:
         self.ovs, self.lab = ovs, lab
-        self.model = Switch(lab.flows(1))
+        self.model = Switch(lab.flows(1), conntrack=Conntrack(behaviour()))
         self._program()
         ovs.appctl("dpctl/flush-conntrack")
 

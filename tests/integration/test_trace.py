@@ -19,9 +19,11 @@ from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.tables import TABLE_IDS
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import ClientGroup, ServerGroup
+from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.interpret import Switch, Visit
 from romana_ovs.simulator.packet import ACK, FIN, SYN, Addresses, Packet, arp_request, echo, icmp_error, tcp, transport
 from tests.integration.dummy_interfaces import LOCAL, DummyOvs, wanted
+from tests.integration.packet_bridge import behaviour, packet_ovs
 from tests.integration.wire import frame, packet_of
 from tests.support.hypothesis_profiles import examples
 from tests.support.simulated_network import CLOSED_SERVER, OPEN_SERVER, PLAN, UPLINK_PORT, SimNetwork, SimPod, allow
@@ -49,7 +51,7 @@ TEXT = loadable(LAB.flows(1), LAB.program(1).meters)
 
 @pytest.fixture(scope="module")
 def ovs() -> Iterator[DummyOvs]:
-    with DummyOvs(PORTS) as running:
+    with packet_ovs(PORTS) as running:
         running.program(TEXT)
         yield running
 
@@ -146,13 +148,13 @@ def test_fragments_are_the_same(ovs: DummyOvs) -> None:
         (1, piece) for number, port in ((1, 53), (2, 54)) for piece in transport(17, ends, 4000, port).fragments(number)
     ]
     _compare(ovs, steps)
-    model = Switch(LAB.flows(1))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
     assert [len(model.receive(packet, port)) for port, packet in steps] == [0, 2, 0, 0]
 
 
 def _compare(ovs: DummyOvs, steps: list[tuple[int, Packet]]) -> None:
     ovs.appctl("dpctl/flush-conntrack")
-    model = Switch(LAB.flows(1))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
     for position, (port, packet) in enumerate(steps):
         real = [(out, packet_of(data, packet).fields()) for out, data in ovs.send(port, frame(packet))]
         expected = [(sent.port, sent.packet.fields()) for sent in model.receive(packet, port)]
@@ -174,7 +176,7 @@ def test_trace_takes_the_same_flows(ovs: DummyOvs, step: tuple[int, Packet]) -> 
     answer = ovs.appctl("ofproto/trace", "br0", _trace_words(port, packet))
     pattern = re.compile(r"^ *(\d+)\. .*?priority (\d+)(?:, cookie (0x[0-9a-f]+))?", re.MULTILINE)
     real = [(int(table), int(rank), int(cookie, 16)) for table, rank, cookie in pattern.findall(answer) if cookie]
-    model = Switch(LAB.flows(1))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
     model.receive(packet, port)
     expected = [
         (TABLE_IDS[event.table], event.flow.priority, event.flow.cookie)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from romana_ovs.pipeline.fields import ETH_ARP, ETH_IP, ICMP, SCTP, TCP, UDP
 from romana_ovs.simulator.packet import FRAG_FIRST, FRAG_LATER, Packet
+from tests.support.frames import sctp_payload
 
 MARKER = bytes.fromhex("02000000000202000000000188b5") + bytes(46)
 """A frame of the local experimental type, sent after another one to see that that one is done."""
@@ -60,7 +61,7 @@ def _segment(packet: Packet) -> bytes:
         # A checksum of 0 says that there is none, so fragments need not agree on it (RFC 768).
         return struct.pack("!HHHH", packet.tp_src, packet.tp_dst, 8 + len(data), 0) + data
     if packet.nw_proto == SCTP:
-        return struct.pack("!HHII", packet.tp_src, packet.tp_dst, 0, 0) + bytes(20)
+        return sctp_payload((packet.tp_src, packet.tp_dst), packet.sctp_chunk)
     if packet.nw_proto == ICMP:
         rest = struct.pack("!HH", packet.icmp_id, 0)
         if packet.inner is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Network
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Uplink
+from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.interpret import Sent, Switch
 from romana_ovs.simulator.packet import (
     ACK,
@@ -49,8 +51,14 @@ WHERE = [(1, 1, False), (1, 2, False), (1, 2, True)]
 """Nodes of client and server, and whether tunnels join the nodes."""
 
 
+@pytest.fixture(params=(NETDEV, KERNEL), ids=["netdev", "kernel"])
+def behaviour(request: pytest.FixtureRequest) -> ConntrackBehaviour:
+    """The connection tracking of each datapath."""
+    return cast(ConntrackBehaviour, request.param)
+
+
 @pytest.fixture(params=WHERE, ids=["one-node", "link", "tunnel"])
-def lab(request: pytest.FixtureRequest) -> SimNetwork:
+def lab(request: pytest.FixtureRequest, behaviour: ConntrackBehaviour) -> SimNetwork:
     """A client `c`, a server `s` that admits c on TCP/80, UDP/53, SCTP/80, and one more pod `x` beside each."""
     near, far, tunnels = request.param
     client = SimPod("c", near, 1, server=CLOSED_SERVER)
@@ -62,6 +70,7 @@ def lab(request: pytest.FixtureRequest) -> SimNetwork:
         SimPod("y", far, 4, server=CLOSED_SERVER),
         SimPod("stranger", near, 5, segment=2),
         tunnels=tunnels,
+        behaviour=behaviour,
     )
 
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.connection import ICMP, Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import KubernetesPolicy, Protocol
-from romana_ovs.pipeline.fields import TCP
+from romana_ovs.pipeline.fields import SCTP, TCP
 from romana_ovs.policy.evaluate import Reference
+from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV
 from romana_ovs.simulator.network import Arrival
-from romana_ovs.simulator.packet import ACK, Packet
+from romana_ovs.simulator.packet import ACK, DATA, Packet
 from tests.support.hypothesis_profiles import examples
 from tests.support.simulated_cluster import CLIENT_PORT, GATEWAY_PORT, SimCluster
 from tests.support.strategies import OUTSIDE_ADDRESSES, policies, port_refs
@@ -24,6 +25,8 @@ LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
 """Examples for each property; unset: a quick, always equal choice."""
 CONNECTIONS_EACH = 80
 """Connections tried in each cluster: making a cluster costs far more than a packet in it."""
+BEHAVIOUR = st.sampled_from((NETDEV, KERNEL))
+"""The datapath of an example's switches, whose connection tracking they have: half the examples each, no more time."""
 
 
 def profile(quick: int) -> settings:
@@ -132,8 +135,24 @@ def flush_conntrack(rig: SimCluster) -> None:
         switch.conntrack.flush()
 
 
+def begins(rig: SimCluster, packet: Packet) -> bool:
+    """Whether conntrack takes the packet for the first one of a connection."""
+    return rig.behaviour.protocol(packet.nw_proto).begin(packet) is not None
+
+
+def replies_elsewhere(rig: SimCluster, connection: Connection) -> bool:
+    """Whether the client's bridge sees no replies: those to a node's address outside the plan do not return by it.
+
+    The kernel takes TCP and SCTP of which it sees one direction only for invalid, but for their first packets.
+    """
+    source, destination = connection.source, connection.destination
+    return source.pod is None and rig.place(source, destination).node != rig.place(destination, source).node
+
+
 def later_packet(packet: Packet) -> Packet:
     """The packet as a later one of its connection."""
+    if packet.nw_proto == SCTP:
+        return replace(packet, sctp_chunk=DATA)
     return packet.with_flags(ACK) if packet.nw_proto == TCP else packet
 
 

@@ -15,10 +15,13 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.evaluate import Reference
+from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.packet import Addresses, Packet, arp_request
 from tests.properties.agreement import (
+    BEHAVIOUR,
     _judged,
     _where,
+    begins,
     connections,
     delivered,
     flush_conntrack,
@@ -26,32 +29,37 @@ from tests.properties.agreement import (
     opens_itself,
     other_policies,
     profile,
+    replies_elsewhere,
     reply_delivered,
 )
 from tests.support.simulated_cluster import Attached, SimCluster
 from tests.support.strategies import clusters, labels, packets
 
 
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(250)
-def test_delivered_exactly_when_allowed(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
-    rig = SimCluster(cluster, tunnels=tunnels)
+def test_delivered_exactly_when_allowed(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     reference = Reference.of(cluster, rig.addresses)
     for connection in data.draw(connections(rig)):
         flush_conntrack(rig)
         allowed = reference.allowed(connection)
         packet = rig.opening(connection)
         assert delivered(rig, connection, packet) == allowed, reference.decide(connection).reason
-        answered = allowed or opens_itself(reference, connection)
+        answered = allowed or (opens_itself(reference, connection) and begins(rig, packet.reply()))
         assert reply_delivered(rig, connection, packet.reply()) == answered, f"reply of {connection}"
 
 
 @pytest.mark.slow("120 histories of a cluster, with packets before and after each change: what it finds is rare")
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(120)
-def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_a_change_of_policy_is_felt_at_once_both_ways(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """Connections that were open are cut without any flush, and come back with their next packet."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     chosen = data.draw(connections(rig, apart=True))
     seen: Seen = {}
     for state in (cluster, other_policies(data, cluster), cluster):
@@ -62,11 +70,13 @@ def test_a_change_of_policy_is_felt_at_once_both_ways(data: st.DataObject, clust
 
 
 @pytest.mark.slow("120 histories of a cluster, with packets before and after each change: what it finds is rare")
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(120)
-def test_a_change_of_labels_is_felt_at_once_both_ways(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_a_change_of_labels_is_felt_at_once_both_ways(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """The same when clients and servers become others, with and without other policies at the same time."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     alive = sorted(key for key, pod in cluster.pods.items() if pod.networked)
     assume(alive)
     chosen = data.draw(connections(rig, apart=True))
@@ -110,7 +120,8 @@ def _one_more_packet_each_way(rig: SimCluster, reference: Reference, connection:
         del seen[connection]
     another = connection in seen and seen[connection].identity != now.identity
     if connection in seen:
-        packet, answer = later_packet(packet), later_packet(answer)
+        if rig.behaviour is NETDEV or not replies_elsewhere(rig, connection):
+            packet, answer = later_packet(packet), later_packet(answer)
         if allowed or not opens_itself(reference, connection):
             if another:
                 _server_of_another(rig, connection, answer, allowed=allowed)
@@ -143,10 +154,12 @@ def _server_of_another(rig: SimCluster, connection: Connection, answer: Packet, 
         assert allowed or not any(arrived), f"the server of {connection}"
 
 
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(60)
-def test_fragments_pass_together_or_not_at_all(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
-    rig = SimCluster(cluster, tunnels=tunnels)
+def test_fragments_pass_together_or_not_at_all(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     reference = Reference.of(cluster, rig.addresses)
     for number, connection in enumerate(data.draw(connections(rig, apart=True))):
         if connection.port.protocol is not Protocol.UDP:
@@ -160,11 +173,13 @@ def test_fragments_pass_together_or_not_at_all(data: st.DataObject, cluster: Clu
             assert [len(found) for found in back] == [0, 2], f"reply of {connection}"
 
 
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(80)
-def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_no_step_of_a_change_interrupts_or_opens_anything(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """What is allowed before and after a change is allowed at each of its steps; what is denied, denied."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     chosen = data.draw(connections(rig))
     after = other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
@@ -177,11 +192,13 @@ def test_no_step_of_a_change_interrupts_or_opens_anything(data: st.DataObject, c
             assert delivered(rig, connection, packet) == before.allowed(connection), f"{connection}"
 
 
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(80)
-def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_servers_go_on_without_waiting_for_clients(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """A connection that a change allows before and after is never interrupted, though its client sends nothing."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     after = other_policies(data, cluster)
     before, wanted = Reference.of(cluster, rig.addresses), Reference.of(after, rig.addresses)
     steady = [one for one in data.draw(connections(rig, apart=True)) if before.allowed(one) and wanted.allowed(one)]
@@ -194,11 +211,13 @@ def test_servers_go_on_without_waiting_for_clients(data: st.DataObject, cluster:
             assert reply_delivered(rig, connection, answer), f"{connection} at step {number}"
 
 
-@given(data=st.data(), cluster=clusters(), tunnels=st.booleans())
+@given(data=st.data(), cluster=clusters(), tunnels=st.booleans(), behaviour=BEHAVIOUR)
 @profile(60)
-def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_labels_and_places_may_change(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """Relabelled and moved pods get the right verdicts at once, whatever numbers they had."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     alive = sorted(key for key, pod in cluster.pods.items() if pod.networked)
     assume(alive)
     for _ in range(2):
@@ -212,11 +231,18 @@ def test_labels_and_places_may_change(data: st.DataObject, cluster: Cluster, tun
         assert delivered(rig, connection, rig.opening(connection)) == reference.allowed(connection), f"{connection}"
 
 
-@given(data=st.data(), cluster=clusters(options=st.just(Settings(isolation=Isolation.NONE))), tunnels=st.booleans())
+@given(
+    data=st.data(),
+    cluster=clusters(options=st.just(Settings(isolation=Isolation.NONE))),
+    tunnels=st.booleans(),
+    behaviour=BEHAVIOUR,
+)
 @profile(40)
-def test_forged_packets_are_never_delivered(data: st.DataObject, cluster: Cluster, tunnels: bool) -> None:
+def test_forged_packets_are_never_delivered(
+    data: st.DataObject, cluster: Cluster, tunnels: bool, behaviour: ConntrackBehaviour
+) -> None:
     """Nobody speaks with another's address, MAC or identity, nor with a tag, whatever policies allow."""
-    rig = SimCluster(cluster, tunnels=tunnels)
+    rig = SimCluster(cluster, tunnels=tunnels, behaviour=behaviour)
     assume(len(rig.addresses) >= 2)
     connection = data.draw(packets(cluster).filter(lambda one: _judged(rig, one) and one.source.pod is not None))
     other = data.draw(st.sampled_from(sorted(set(rig.addresses) - {connection.source.pod})))

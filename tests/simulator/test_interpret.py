@@ -30,6 +30,7 @@ from romana_ovs.pipeline.fields import ETH_IP, FIELDS, ct_state
 from romana_ovs.pipeline.flow import Flow, canonical
 from romana_ovs.policy.view import Origin
 from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.conntrack_behaviour import NETDEV
 from romana_ovs.simulator.interpret import Sent, Switch, Tracking, Visit
 from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
 from romana_ovs.simulator.packet import (
@@ -277,7 +278,7 @@ def test_sctp_of_other_ports_belongs_to_the_first_association() -> None:
 
 
 def _second_association(*, sctp_ports: bool) -> list[int]:
-    switch = Switch(STATEFUL, conntrack=Conntrack(sctp_ports=sctp_ports))
+    switch = Switch(STATEFUL, conntrack=Conntrack(replace(NETDEV, sctp_ports=sctp_ports)))
     for packet in (sctp(A, 4000, 80), sctp(A, 4000, 80).reply()):
         switch.receive(packet, 1)
     return [sent.port for sent in switch.receive(sctp(A, 4000, 81), 1)]

@@ -120,12 +120,19 @@ def udp_fragments(
 def sctp(
     source: IPv4Address, destination: IPv4Address, ports: tuple[int, int], *, eth_src: str, kind: int = 1
 ) -> bytes:
-    """An SCTP packet of one chunk (1 INIT, 2 INIT-ACK) with its CRC32c."""
-    chunk = struct.pack("!BBHIIHHI", kind, 0, 20, 7, 65535, 1, 1, 1)
+    """An SCTP packet of one chunk (0 DATA, 1 INIT, 2 INIT ACK, 10 COOKIE ECHO, 11 COOKIE ACK)."""
+    return Frame(source, destination, 132, sctp_payload(ports, kind), eth_src).bytes()
+
+
+def sctp_payload(ports: tuple[int, int], kind: int) -> bytes:
+    """SCTP header and one chunk, with CRC32c. Every end asks for verification tag 7, which an INIT cannot have yet."""
+    chunk = {
+        0: struct.pack("!BBHIHHI4s", 0, 3, 20, 1, 0, 0, 0, b"data"),
+        10: struct.pack("!BBH4s", 10, 0, 8, b"cook"),
+        11: struct.pack("!BBH", 11, 0, 4),
+    }.get(kind, struct.pack("!BBHIIHHI", kind, 0, 20, 7, 65535, 1, 1, 1))
     head = struct.pack("!HHII", *ports, 0 if kind == 1 else 7, 0)
-    crc = crc32c(head + chunk)
-    head = head[:8] + struct.pack("<I", crc)
-    return Frame(source, destination, 132, head + chunk, eth_src).bytes()
+    return head[:8] + struct.pack("<I", crc32c(head + chunk)) + chunk
 
 
 def crc32c(data: bytes) -> int:

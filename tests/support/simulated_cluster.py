@@ -15,6 +15,8 @@ from romana_ovs.model.objects import PodKey, Protocol
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.zones import node_zones
 from romana_ovs.policy.resolve import resolve
+from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Arrival, Network, Place, Wiring
 from romana_ovs.simulator.packet import Addresses, Packet, transport
@@ -38,9 +40,10 @@ class Attached(NamedTuple):
 class SimCluster:
     """The switches of a cluster, kept over its changes with their connections."""
 
-    def __init__(self, cluster: Cluster, *, tunnels: bool = False) -> None:
+    def __init__(self, cluster: Cluster, *, tunnels: bool = False, behaviour: ConntrackBehaviour = NETDEV) -> None:
         self.engine = ConfirmingEngine(cluster.settings)
         self._tunnels = tunnels
+        self.behaviour = behaviour
         self.attached: dict[PodKey, Attached] = {}
         self._lost: frozenset[str] = frozenset()
         self.switches: dict[str, Switch] = {}
@@ -74,7 +77,7 @@ class SimCluster:
             if node in self.switches:
                 self.switches[node].program(flows)
             else:
-                self.switches[node] = Switch(flows)
+                self.switches[node] = Switch(flows, conntrack=Conntrack(self.behaviour))
         self.network = Network({node: self.switches[node] for node in self.facts}, Wiring.of(self.facts))
         self._follow_attachments(attached)
 

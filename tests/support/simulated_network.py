@@ -31,6 +31,8 @@ from romana_ovs.policy.view import (
     Uplink,
     Verdicts,
 )
+from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import Addresses, Packet
@@ -101,14 +103,22 @@ class SimNetwork:
     shared: frozenset[str] = frozenset()
     """Tenants that everyone may connect to."""
     foreign: tuple[ForeignRoute, ...] = ()
+    behaviour: ConntrackBehaviour = NETDEV
     network: Network = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        self.network = Network({f"n{node}": Switch(self.flows(node)) for node in (1, 2)}, Wiring.of(self._facts()))
+        switches = {f"n{node}": Switch(self.flows(node), conntrack=Conntrack(self.behaviour)) for node in (1, 2)}
+        self.network = Network(switches, Wiring.of(self._facts()))
 
     @classmethod
-    def of(cls, *pods: SimPod, tunnels: bool = False, shared: frozenset[str] = frozenset()) -> SimNetwork:
-        return cls({pod.name: pod for pod in pods}, tunnels, shared)
+    def of(
+        cls,
+        *pods: SimPod,
+        tunnels: bool = False,
+        shared: frozenset[str] = frozenset(),
+        behaviour: ConntrackBehaviour = NETDEV,
+    ) -> SimNetwork:
+        return cls({pod.name: pod for pod in pods}, tunnels, shared, behaviour=behaviour)
 
     def change(self, *pods: SimPod) -> None:
         """New pods, or known ones otherwise; switches are programmed anew and keep their connections."""
