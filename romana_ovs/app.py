@@ -20,6 +20,7 @@ from romana_ovs.controller.backend import backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import ConntrackLimits
 from romana_ovs.controller.gc_freeze import GcFreeze
+from romana_ovs.controller.host_checks import HostChecks
 from romana_ovs.controller.programmer import Programmer
 from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
@@ -87,6 +88,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self.bridge_index = BridgeIndex(() if self.options.registry_only else self.options.ovsdb, self.options.datapath)
         self._watches = {remote: OvsdbWatch(remote, self._flag) for remote in self.bridge_index.remotes}
         self._limits = ConntrackLimits(settings.tenant_connections, self._flag)
+        self._host_checks = HostChecks(self.bridge_index.remotes, settings, self._flag)
         self._programmer = Programmer(self._reconciler, self.bridge_index, self._limits, self.options.node)
         self.sessions = self._programmer.sessions
 
@@ -101,6 +103,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         for watch in self._watches.values():
             runtime.spawn_essential(watch.run)
         runtime.spawn_essential(self._limits.run)
+        runtime.spawn_essential(self._host_checks.run)
         runtime.spawn_essential(self._source.run)
         runtime.spawn_essential(self._work_loop)
 
@@ -328,6 +331,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             *self._reconciler.problems,
             *self.bridge_index.warnings,
             *self._limits.problems,
+            *self._host_checks.problems,
             *self._programmer.zone_conflicts.values(),
             *self._unclaimed_ports.values(),
             *self._failures,

@@ -23,19 +23,19 @@ class Check(NamedTuple):
     kernel_only: bool = False
     tunnel_only: bool = False
     switch_only: bool = False
-    running_only: bool = False
-    """It fails until a controller runs, so the controller does not ask it at its start."""
+    by_command_only: bool = False
+    """The controller sees this by itself."""
 
 
 CHECKS = (
     Check("switch-version", "version of Open vSwitch", switch_checks.check_version, switch_only=True),
-    Check("bridge", "settings of the bridge", switch_checks.check_bridges),
+    Check("bridge", "settings of the bridge", switch_checks.check_bridges, by_command_only=True),
     Check(
         "controller",
         "connection to the controller",
         switch_checks.check_controller,
         switch_only=True,
-        running_only=True,
+        by_command_only=True,
     ),
     Check("datapath-features", "features of the datapath", switch_checks.check_features, switch_only=True),
     Check("kernel-modules", "modules of the kernel", kernel_checks.check_modules, kernel_only=True),
@@ -56,13 +56,13 @@ CHECKS = (
 )
 
 
-def check_host(facts: HostFacts, settings: Settings, *, at_start: bool = False) -> Report:
-    """The outcome of every check; `at_start`: without those that need a running controller."""
+def check_host(facts: HostFacts, settings: Settings, *, by_controller: bool = False) -> Report:
+    """The outcome of every check; `by_controller`: without those of what the controller sees anyway."""
     findings: list[Finding] = []
     passed: list[str] = []
     left_out: list[LeftOut] = []
     for check in CHECKS:
-        reason = _why_left_out(check, facts, at_start=at_start)
+        reason = _why_left_out(check, facts, by_controller=by_controller)
         if reason:
             left_out.append(LeftOut(check.name, reason))
             continue
@@ -87,10 +87,10 @@ def _run(check: Check, facts: HostFacts, settings: Settings) -> Iterator[Finding
         )
 
 
-def _why_left_out(check: Check, facts: HostFacts, *, at_start: bool) -> str:
+def _why_left_out(check: Check, facts: HostFacts, *, by_controller: bool) -> str:
     """Why a check does not concern this host, empty when it does."""
-    if check.running_only and at_start:
-        return "the controller has just started"
+    if check.by_command_only and by_controller:
+        return "the controller sees it by itself"
     if check.switch_only and isinstance(facts.bridges, Unread):
         return "Open vSwitch cannot be asked"
     if check.kernel_only and facts.userspace:

@@ -37,17 +37,37 @@ def read_facts(remote: str) -> HostFacts:
     switch = Vswitchd(remote)
     datapath = known_bridges[0].datapath if known_bridges else KERNEL
     gateway = known_bridges[0].name if known_bridges else DEFAULT_BRIDGE
+    elsewhere = _other_namespace(switch)
+
+    def of_namespace(read: Callable[[], T]) -> T | Unread:
+        """As `_attempt`, for facts of the network namespace in which this process is."""
+        return elsewhere if elsewhere is not None else _attempt(read)
+
     return HostFacts(
         version=_attempt(lambda: switch_facts.version_of(switch.transact("version"))),
         bridges=bridges,
         features=_attempt(lambda: _features(switch, known_bridges)),
         conntrack=_attempt(lambda: _conntrack(remote, datapath)),
         modules=_attempt(_modules),
-        sysctls=_sysctls((ALL_DEVICES, gateway)),
-        links=_attempt(lambda: host_output.links_of(_output("ip", "-j", "-d", "address", "show"))),
-        routes=_attempt(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
-        ruleset=_attempt(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
+        sysctls=of_namespace(lambda: _sysctls((ALL_DEVICES, gateway))),
+        links=of_namespace(lambda: host_output.links_of(_output("ip", "-j", "-d", "address", "show"))),
+        routes=of_namespace(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
+        ruleset=of_namespace(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
+        own_namespace=elsewhere is None,
     )
+
+
+def _other_namespace(switch: Vswitchd) -> Unread | None:
+    """Why facts of the network namespace are not those of the switch: it runs in another one. None when it does not.
+
+    Such as the switch of an emulated node. From a container its process may be invisible: then it is the host's.
+    """
+    try:
+        there = os.readlink(PROC / str(switch.pid()) / "ns" / "net")
+        here = os.readlink(PROC / "self" / "ns" / "net")
+    except (OSError, SwitchError):
+        return None
+    return Unread("Open vSwitch runs in another network namespace") if there != here else None
 
 
 def _attempt(read: Callable[[], T]) -> T | Unread:

@@ -124,7 +124,8 @@ class HostFacts:
     """Everything that the checks ask about one host and one Open vSwitch.
 
     `features` are those of each bridge's datapath, as `dpif/show-dp-features` prints them. `sysctls` has the values
-    that could be read.
+    that could be read. `own_namespace`: whether the switch has the network namespace of the process that reads; if not,
+    facts of a namespace are Unread.
     """
 
     version: str | Unread
@@ -132,10 +133,11 @@ class HostFacts:
     features: Mapping[str, Mapping[str, str]] | Unread
     conntrack: ConntrackTable | Unread
     modules: KernelModules | Unread
-    sysctls: Mapping[str, str]
+    sysctls: Mapping[str, str] | Unread
     links: tuple[Link, ...] | Unread
     routes: tuple[Route, ...] | Unread
     ruleset: Ruleset | Unread
+    own_namespace: bool = True
 
     @property
     def bridge(self) -> SwitchBridge | None:
@@ -159,7 +161,7 @@ class HostFacts:
 
     def number(self, sysctl: str) -> int:
         """The value of a sysctl. Raises UnreadFact."""
-        text = self.sysctls.get(sysctl, "")
+        text = known(self.sysctls).get(sysctl, "")
         if not (text.isascii() and text.isdigit()):
             raise UnreadFact(f"{sysctl} cannot be read")
         return int(text)

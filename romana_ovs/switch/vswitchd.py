@@ -51,19 +51,26 @@ class Vswitchd:
             raise SwitchError(f"{command}: {str(answer['error']).strip()}")
         return str(answer.get("result", ""))
 
-    def _socket_path(self) -> Path:
-        """The control socket of the running process."""
-        if not self._remote.startswith("unix:"):
-            raise VswitchdUnavailable(f"the Open vSwitch at {self._remote} has no control socket on this machine")
-        folder = Path(self._remote.removeprefix("unix:")).parent
-        pidfile = folder / f"{PROGRAM}.pid"
+    def pid(self) -> int:
+        """The process id in its pid file. Raises VswitchdUnavailable."""
+        pidfile = self._folder() / f"{PROGRAM}.pid"
         try:
             pid = pidfile.read_text(errors="replace").strip()
         except OSError as error:
             raise VswitchdUnavailable(f"{pidfile}: {error.strerror or error}") from error
         if not (pid.isascii() and pid.isdigit()):
             raise VswitchdUnavailable(f"{pidfile}: no process id in it")
-        return folder / f"{PROGRAM}.{pid}.ctl"
+        return int(pid)
+
+    def _socket_path(self) -> Path:
+        """The control socket of the running process."""
+        return self._folder() / f"{PROGRAM}.{self.pid()}.ctl"
+
+    def _folder(self) -> Path:
+        """The folder of its sockets and its pid file. Raises VswitchdUnavailable."""
+        if not self._remote.startswith("unix:"):
+            raise VswitchdUnavailable(f"the Open vSwitch at {self._remote} has no control socket on this machine")
+        return Path(self._remote.removeprefix("unix:")).parent
 
 
 def exchange(path: Path, request: bytes) -> dict[str, object]:

@@ -322,10 +322,12 @@ def test_without_open_vswitch_only_the_host_is_checked() -> None:
     assert LeftOut("switch-version", "Open vSwitch cannot be asked") in report.left_out
 
 
-def test_at_its_start_the_controller_is_not_connected() -> None:
-    facts = with_bridge(controllers=(ControllerTarget("unix:controller.sock"),))
-    assert [each.check for each in check_host(facts, SETTINGS).findings] == ["controller"]
-    assert check_host(facts, SETTINGS, at_start=True).findings == ()
+def test_the_controller_does_not_check_what_it_sees_itself() -> None:
+    facts = with_bridge(controllers=(ControllerTarget("unix:controller.sock"),), fail_mode="")
+    assert [each.check for each in check_host(facts, SETTINGS).findings] == ["bridge", "controller"]
+    report = check_host(facts, SETTINGS, by_controller=True)
+    assert report.findings == ()
+    assert {each.check for each in report.left_out} == {"bridge", "controller"}
 
 
 def test_findings_by_severity() -> None:
