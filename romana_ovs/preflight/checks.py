@@ -40,6 +40,7 @@ CHECKS = (
     Check("datapath-features", "features of the datapath", switch_checks.check_features, switch_only=True),
     Check("kernel-modules", "modules of the kernel", kernel_checks.check_modules, kernel_only=True),
     Check("connection-table", "size of the connection table", kernel_checks.check_connection_table),
+    Check("unanswered-connections", "unanswered connections", kernel_checks.check_unanswered, kernel_only=True),
     Check("fragments", "memory for fragments", kernel_checks.check_fragments, kernel_only=True),
     Check("address-overlap", "addresses and routes", network_checks.check_overlap),
     Check("forwarding", "rules of a host that forwards", network_checks.check_forwarding),

@@ -14,7 +14,7 @@ from typing import TypeVar
 from romana_ovs.model.errors import SetupError, SwitchError
 from romana_ovs.preflight import host_output, switch_facts
 from romana_ovs.preflight.facts import DEFAULT_BRIDGE, ConntrackTable, HostFacts, KernelModules, SwitchBridge, Unread
-from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS
+from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS, UNANSWERED
 from romana_ovs.preflight.network_checks import ALL_DEVICES, FORWARDING, rp_filter
 from romana_ovs.switch.database_query import read_tables
 from romana_ovs.switch.vswitchd import Vswitchd
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 COMMAND_SECONDS = 5.0
 """How long `ip` or `nft` may take: a host with kube-proxy has ten thousands of rules."""
-SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING)
+SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING, *UNANSWERED)
 PROC, MODULES = Path("/proc"), Path("/lib/modules")
 _INVALID = (ValueError, KeyError, TypeError, AttributeError)
 """What decoding raises for the output of a program of another version."""

@@ -13,6 +13,16 @@ from romana_ovs.preflight.findings import Finding
 CONNTRACK_MAX = "net.netfilter.nf_conntrack_max"
 FRAGMENT_MEMORY = "net.ipv4.ipfrag_high_thresh"
 FRAGMENT_SECONDS = "net.ipv4.ipfrag_time"
+UNANSWERED = (
+    "net.netfilter.nf_conntrack_tcp_timeout_syn_sent",
+    "net.netfilter.nf_conntrack_udp_timeout",
+    "net.netfilter.nf_conntrack_icmp_timeout",
+)
+"""How many seconds the kernel keeps a connection that nobody has answered."""
+NEW_CONNECTIONS_BURST_SECONDS = 10
+"""How many seconds' worth of connections a pod may open at once (`new_connections` in docs/cli.md)."""
+USERSPACE_SYN_SECONDS = 30
+"""The same of the userspace datapath for TCP: enough for a client, as what it repeats later opens an entry again."""
 HOST_DIVISOR = 8
 """In the kernel's table the connections of the host itself should find this part of the table free."""
 FRAGMENT_BYTES = 2503
@@ -102,6 +112,37 @@ def _larger_table(size: int, *, userspace: bool) -> str:
     if userspace:
         return f"Run: ovs-appctl dpctl/ct-set-maxconns {size}."
     return f"Run: sysctl -w {CONNTRACK_MAX}={size}, and write it into a file of /etc/sysctl.d."
+
+
+def check_unanswered(facts: HostFacts, settings: Settings) -> Iterator[Finding]:
+    """Whether one pod can take all connections of its tenant without any answer. Raises UnreadFact."""
+    timeouts = {name: facts.number(name) for name in UNANSWERED}
+    longest = max(timeouts, key=lambda name: timeouts[name])
+    size = known(facts.conntrack).size
+    of_tenant = min(
+        settings.tenant_connections or size, size // TENANT_DIVISOR if settings.tenant_connections else size
+    )
+    of_pod = settings.new_connections * (timeouts[longest] + NEW_CONNECTIONS_BURST_SECONDS)
+    if settings.new_connections and of_pod <= of_tenant:
+        return
+    if not settings.new_connections:
+        reason = (
+            "new_connections is 0, so one pod can take all connections of its tenant on this host without any answer"
+        )
+        action = "Set new_connections."
+    else:
+        enough = of_tenant // settings.new_connections - NEW_CONNECTIONS_BURST_SECONDS
+        reason = (
+            f"one pod may keep {of_pod} unanswered connections towards other nodes, and its tenant has {of_tenant} on "
+            "this host"
+        )
+        slower = of_tenant // (USERSPACE_SYN_SECONDS + NEW_CONNECTIONS_BURST_SECONDS)
+        action = (
+            f"Run: sysctl -w {longest}={min(enough, USERSPACE_SYN_SECONDS)}, and write it into a file of /etc/sysctl.d."
+            if enough >= USERSPACE_SYN_SECONDS
+            else f"Set new_connections to at most {slower}, and run: sysctl -w {longest}={USERSPACE_SYN_SECONDS}."
+        )
+    yield Finding("unanswered-connections", Severity.WARNING, f"{longest} = {timeouts[longest]}", reason, action)
 
 
 def check_fragments(facts: HostFacts, settings: Settings) -> Iterator[Finding]:

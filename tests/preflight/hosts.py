@@ -23,6 +23,9 @@ SYSCTLS = MappingProxyType(
     {
         "net.ipv4.ipfrag_high_thresh": str(1 << 26),
         "net.ipv4.ipfrag_time": "30",
+        "net.netfilter.nf_conntrack_tcp_timeout_syn_sent": "120",
+        "net.netfilter.nf_conntrack_udp_timeout": "30",
+        "net.netfilter.nf_conntrack_icmp_timeout": "30",
         "net.ipv4.ip_forward": "0",
         "net.ipv4.conf.all.rp_filter": "0",
         "net.ipv4.conf.br-int.rp_filter": "0",

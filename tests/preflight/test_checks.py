@@ -171,6 +171,36 @@ ROWS = (
         ("size of the connection table: not checked: unknown size", "as root"),
     ),
     Row(
+        "unanswered",
+        table(262_144, {}),
+        "unanswered-connections",
+        WARNING,
+        ("syn_sent = 120", "130000 unanswered", "its tenant has 65536", "syn_sent=30,"),
+    ),
+    Row(
+        "unanswered, small table",
+        table(65_536, {}),
+        "unanswered-connections",
+        WARNING,
+        ("its tenant has 16384", "new_connections to at most 409", "syn_sent=30"),
+    ),
+    Row(
+        "unanswered, no limit of tenants",
+        table(100_000, {}),
+        "unanswered-connections",
+        WARNING,
+        ("its tenant has 100000",),
+        replace(SETTINGS, tenant_connections=0),
+    ),
+    Row(
+        "no limit of new connections",
+        GOOD,
+        "unanswered-connections",
+        WARNING,
+        ("new_connections is 0",),
+        replace(SETTINGS, new_connections=0),
+    ),
+    Row(
         "fragments",
         sysctl(net_ipv4_ipfrag_high_thresh="4194304"),
         "fragments",
@@ -306,7 +336,13 @@ def test_a_good_host_with_the_userspace_datapath() -> None:
     facts = replace(userspace(), modules=Unread("no modules"), ruleset=Unread("no nft"))
     report = check_host(facts, SETTINGS)
     assert report.findings == ()
-    assert [each.check for each in report.left_out] == ["kernel-modules", "fragments", "tunnel-port", "tunnel-tracking"]
+    assert [each.check for each in report.left_out] == [
+        "kernel-modules",
+        "unanswered-connections",
+        "fragments",
+        "tunnel-port",
+        "tunnel-tracking",
+    ]
     assert {each.reason for each in report.left_out} == {"the bridge has the userspace datapath"}
 
 
