@@ -40,6 +40,8 @@ class _Node:
     compile_cache: CompileCache = field(default_factory=CompileCache)
     queue: GroupQueue = field(default_factory=GroupQueue)
     chunks: GroupChunks = field(default_factory=GroupChunks)
+    verdicts: Derived[Verdicts] = field(default_factory=Derived)
+    program: Derived[Program] = field(default_factory=Derived)
     last: tuple[NodeView, Verdicts, int] | None = None
     owners: Derived[Owners] = field(default_factory=Derived)
 
@@ -105,7 +107,7 @@ class TableCompiler:
             view = agents.view(facts, everywhere)
             if view is None:
                 return None
-            node.last = (view, resolve(view, node.resolve_cache), number)
+            node.last = (view, node.verdicts.get((view,), lambda view: resolve(view, node.resolve_cache)), number)
             return self._compiled(facts.node, node)
         except Exception as error:  # An internal error must not open or close a path, nor end the process.
             LOG.exception(UNCHANGED, facts.node)
@@ -154,11 +156,17 @@ class TableCompiler:
         if node.last is None:
             return None
         view, verdicts, number = node.last
-        program = compile_node(view, node.queue.select(view, verdicts, number, extra=extra), node.compile_cache)
+        program = node.program.get(
+            (view, node.queue.select(view, verdicts, number, extra=extra)),
+            lambda view, selected: compile_node(view, selected, node.compile_cache),
+        )
         failed = tuple(
             f"pod {pod} is closed, as its policies are not understood: {why}" for pod, why in verdicts.failed.items()
         )
         self._set_closed(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
+        if failed or program.failures:
+            # The next round tries again, even if nothing is new.
+            node.verdicts, node.program = Derived(), Derived()
         if verdicts.over.keys() - self._over_limit.get(name, {}).keys():
             LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
         self._over_limit[name] = verdicts.over

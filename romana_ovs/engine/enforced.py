@@ -99,6 +99,14 @@ class EnforcedState:
     nothing_retiring: bool = True
     version: int = 0
 
+    def reports_as(self, other: EnforcedState) -> bool:
+        """Whether a node with this state acknowledges what it would with the `other`, and waits if it would then."""
+        return (
+            self.waiting is other.waiting
+            and self.nothing_retiring is other.nothing_retiring
+            and (self.rules is None) is (other.rules is None)
+        )
+
 
 NOTHING_ENFORCED = EnforcedState()
 

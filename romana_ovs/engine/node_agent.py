@@ -20,7 +20,7 @@ from romana_ovs.engine.enforced import EnforcedRules, PreparedClasses
 from romana_ovs.engine.pod_identities import PodIdentities, PodIdentity
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.topology import Topology, topology_of
-from romana_ovs.engine.view_builder import AssignedIdentity, NodeViewBuilder, ViewInputs
+from romana_ovs.engine.view_builder import AssignedIdentity, AssignedPod, NodeViewBuilder, ViewInputs
 from romana_ovs.kube.published import published_from_json
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.cluster import Cluster, SegmentKey
@@ -99,6 +99,7 @@ class NodeAgent:
         self._view_builder = NodeViewBuilder()
         self._local_pods: Derived[Mapping[PodKey, Pod]] = Derived(by_value=True)
         self._topology: Derived[Topology] = Derived(by_value=True)
+        self._assigned: Derived[tuple[AssignedPod, ...]] = Derived()
         self._foreign_routes: Derived[tuple[ForeignRoute, ...]] = Derived(by_value=True)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -149,23 +150,27 @@ class NodeAgent:
         self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
         self._update_identities(self.published, changed, patient=not patience_over)
 
-    def update_rules(self, rules: RuleSet, *, patience_over: bool = False) -> None:
-        """As `update` when nothing else is new."""
-        if self.published is not None:
-            self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
-            self._update_identities(self.published, None, patient=not patience_over)
+    def update_rules(self, rules: RuleSet, *, patience_over: bool = False) -> bool:
+        """As `update` when nothing else is new; returns whether `waiting` or the `acknowledgement` may have changed."""
+        if self.published is None:
+            return False
+        before = self._enforced.state
+        self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
+        updated = self._update_identities(self.published, None, patient=not patience_over)
+        return updated or not self._enforced.state.reports_as(before)
 
-    def _update_identities(self, published: Published, endpoints_changed: bool | None, *, patient: bool) -> None:
-        """Updates the identities of pods, unless no input is new (`endpoints_changed` as `_update_endpoints`)."""
+    def _update_identities(self, published: Published, endpoints_changed: bool | None, *, patient: bool) -> bool:
+        """Updates the identities of pods; False when no input is new (`endpoints_changed` as `_update_endpoints`)."""
         matchers, enforced = self._shared.matchers(published.namespaces), self._enforced.state.version
         if endpoints_changed is None and self._identities.is_current(matchers, patient=patient, enforced=enforced):
-            return
+            return False
         previous = self._identities.assigned
         self._identities.update(
             self._endpoints.records, matchers, unnumbered=self._unnumbered(), patient=patient, enforced=enforced
         )
         if endpoints_changed or previous != self._identities.assigned:
             self.changes += 1
+        return True
 
     def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:
         """Allocates and releases addresses; returns whether any changed, None when no input is new."""
@@ -273,10 +278,7 @@ class NodeAgent:
             rules=rules,
             foreign=self._foreign_routes.get((published.foreign, published.hosts), _routes),
         )
-        pods = tuple(
-            (key, assigned.record, AssignedIdentity(assigned.identity, assigned.previous_ids))
-            for key, assigned in self._identities.assigned.items()
-        )
+        pods = self._assigned.get((self._identities.assigned,), _assigned)
         return self._view_builder.view(facts, shared, topology=topology, pods=pods)
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
@@ -376,3 +378,7 @@ def _numbers(published: Published) -> tuple[Any, ...]:
 def _routes(claims: Mapping[IPv4Address, Claim], hosts: Mapping[str, int]) -> tuple[ForeignRoute, ...]:
     granted = ((address, hosts.get(claim.node)) for address, claim in claims.items() if claim.granted)
     return tuple(ForeignRoute(address, host) for address, host in sorted(granted) if host is not None)
+
+
+def _assigned(identities: Mapping[PodKey, PodIdentity]) -> tuple[AssignedPod, ...]:
+    return tuple((key, pod.record, AssignedIdentity(pod.identity, pod.previous_ids)) for key, pod in identities.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -74,8 +74,6 @@ class NodeAgents:
         """What was the same for all agents in the last update."""
         self._rules: RuleSet | None = None
         """The rules of the last update."""
-        self._outdated: set[str] = set()
-        """The nodes whose agents have other new inputs than rules."""
         self._unconfirmed: set[str] = set()
         """The nodes whose agents were updated since they last counted as programmed."""
         self._waiting: frozenset[str] = frozenset()
@@ -154,26 +152,33 @@ class NodeAgents:
 
         `changed` are the pods that changed since the last update, if that is known.
         """
-        self._outdated.update(self._pods.update(cluster.pods, self._agents, changed))
+        outdated = set(self._pods.update(cluster.pods, self._agents, changed))
         if self._inputs.replace((self.published, self.stored, cluster.nodes, cluster.namespaces, cluster.settings)):
-            self._outdated.update(self._agents)
+            outdated.update(self._agents)
         over = frozenset(self._waiting if self.patience_over else ())
-        self._outdated.update(over ^ self._over)
-        self._over = over
-        outdated = self._outdated & self._agents.keys()
+        outdated |= over ^ self._over
+        try:
+            updated = self._update_agents(outdated & self._agents.keys(), over, cluster, rules)
+        except Exception:
+            # The next update is of all agents.
+            self._inputs = LastInputs()
+            raise
+        self._rules, self._over = rules, over
+        self._unconfirmed |= updated
+        self._collect(updated)
+
+    def _update_agents(self, outdated: Set[str], over: Set[str], cluster: Cluster, rules: RuleSet) -> set[str]:
+        """Updates the `outdated` agents, and the rules of the others; returns those that may report something new."""
         for node in sorted(outdated):
             published = self.published if node in self.stored else None
             self._agents[node].update(cluster, published, rules, pods=self._pods.of(node), patience_over=node in over)
-        updated = outdated
-        if rules is not self._rules:
-            for node, agent in self._agents.items():
-                if node not in outdated:
-                    agent.update_rules(rules, patience_over=node in over)
-            updated = set(self._agents)
-        self._rules = rules
-        self._outdated.clear()
-        self._unconfirmed |= updated
-        self._collect(updated)
+        if rules is self._rules:
+            return set(outdated)
+        return {
+            node
+            for node, agent in self._agents.items()
+            if node in outdated or agent.update_rules(rules, patience_over=node in over)
+        }
 
     def acknowledge(self, nodes: Iterable[str]) -> None:
         """Counts the views of these nodes as programmed."""

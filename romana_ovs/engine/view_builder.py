@@ -44,6 +44,9 @@ class AssignedIdentity(NamedTuple):
     previous_ids: tuple[int, ...] = ()
 
 
+AssignedPod = tuple[PodKey, EndpointRecord, AssignedIdentity]
+
+
 class NodeViewBuilder:
     """Makes the views of one node, one after the other."""
 
@@ -63,7 +66,7 @@ class NodeViewBuilder:
         shared: ViewInputs,
         *,
         topology: Topology,
-        pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...],
+        pods: tuple[AssignedPod, ...],
     ) -> NodeView:
         """The view of the node with these bridge `facts` and `pods` (record and identities of each, sorted).
 
@@ -97,9 +100,7 @@ class NodeViewBuilder:
         self._view = view if self._view is None else keep_equal(self._view, view)
         return self._view
 
-    def _local_pods(
-        self, facts: BridgeFacts, pods: tuple[tuple[PodKey, EndpointRecord, AssignedIdentity], ...], plan: AddressPlan
-    ) -> tuple[LocalPod, ...]:
+    def _local_pods(self, facts: BridgeFacts, pods: tuple[AssignedPod, ...], plan: AddressPlan) -> tuple[LocalPod, ...]:
         local_pods: dict[PodKey, LocalPod] = {}
         for key, record, assigned in pods:
             # Only the port with the UID of the pod: another pod may have had the name, or will have it.

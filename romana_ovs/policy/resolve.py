@@ -49,7 +49,7 @@ def resolve(view: NodeView, cache: ResolveCache | None = None) -> Verdicts:
     for profile in profiles.values():
         if profile.number not in specs:
             try:
-                specs[profile.number] = _pod_groups(profile, memos, view, cache)
+                specs[profile.number] = _pod_groups(profile, view, cache)
             except INTERNAL_ERRORS as error:  # An internal error closes only the pods of this profile.
                 cache.forget(profile)
                 specs[profile.number], failed[profile.number] = _CLOSED, repr(error)
@@ -71,11 +71,12 @@ def _profile(pod: LocalPod, view: NodeView, *, by_address: bool) -> Profile:
     )
 
 
-def _pod_groups(profile: ProfileMemo, memos: tuple[PolicyMemo, ...], view: NodeView, cache: ResolveCache) -> PodGroups:
+def _pod_groups(profile: ProfileMemo, view: NodeView, cache: ResolveCache) -> PodGroups:
     def select(memos: tuple[PolicyMemo, ...], visible: VisibleTenants) -> tuple[AppliedPolicy, ...]:
         applied = (cache.applied(memo, profile, visible) for memo in memos)
         return tuple(policy for policy in applied if policy is not None)
 
+    memos = cache.policies_in(profile.profile.namespace)
     applied = profile.applied.get((memos, cache.visible(profile.viewer)), select)
     segment = profile.profile.segment
     return profile.groups.get(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from romana_ovs.model.cluster import NO_TENANT
@@ -19,7 +20,7 @@ from romana_ovs.policy.groups import Digest, HashedAllow, PodGroups, grants_key,
 from romana_ovs.policy.namespace_limit import RowCountCache
 from romana_ovs.policy.peers import TenantIds, VisibleTenants
 from romana_ovs.policy.rules import NormalPolicy, Scope
-from romana_ovs.policy.selection import Grant, PolicyEffect, Profile, depends_on_address, policy_effect
+from romana_ovs.policy.selection import Grant, PolicyEffect, Profile, depends_on_address, only_namespace, policy_effect
 from romana_ovs.policy.view import Allow, ClassInfo, ClientGroup, NodeView, ServerGroup
 
 Viewer = str | None
@@ -61,6 +62,8 @@ class PolicyMemo:
 
     policy: NormalPolicy
     depends_on_address: bool
+    namespace: str | None
+    """The only namespace in which it has an effect; None for any."""
     applied: dict[int, AppliedPolicy | None] = field(default_factory=dict)
     peers: DerivedMap[tuple[int, Viewer], frozenset[IdentityMatch]] = field(default_factory=DerivedMap)
 
@@ -88,6 +91,8 @@ class ResolveCache:
         self.row_counts: RowCountCache = DerivedMap()
         self._policies: dict[int, PolicyMemo] = {}
         self._listed: tuple[PolicyMemo, ...] = ()
+        self._by_namespace: dict[str | None, list[tuple[int, PolicyMemo]]] = {}
+        self._in_namespace: DerivedMap[str, tuple[PolicyMemo, ...]] = DerivedMap(by_value=True)
         self._profiles: dict[Profile, ProfileMemo] = {}
         self._next_profile = 0
         self._settings = Settings()
@@ -129,10 +134,22 @@ class ResolveCache:
 
         It is the same tuple object as last time while the policies are the same objects.
         """
-        self._listed = keep_equal(self._listed, tuple(self._policy(policy) for policy in listed))
+        before, self._listed = self._listed, keep_equal(self._listed, tuple(map(self._policy, listed)))
         if len(self._listed) != len(self._policies):
             self._policies = {id(memo.policy): memo for memo in self._listed}
+        if self._listed is not before:
+            self._by_namespace = {}
+            for place, memo in enumerate(self._listed):
+                self._by_namespace.setdefault(memo.namespace, []).append((place, memo))
         return self._listed
+
+    def policies_in(self, namespace: str) -> tuple[PolicyMemo, ...]:
+        """The cached policies that may have an effect on pods of `namespace`, in their order.
+
+        It is the same tuple object as last time while these policies are the same objects.
+        """
+        places = sorted((*self._by_namespace.get(namespace, ()), *self._by_namespace.get(None, ())), key=itemgetter(0))
+        return self._in_namespace.get(namespace, tuple(memo for _, memo in places), lambda *memos: memos)
 
     def profile(self, profile: Profile) -> ProfileMemo:
         """The cached `profile`."""
@@ -156,6 +173,7 @@ class ResolveCache:
             del self._profiles[memo.profile]
             for policy in self._policies.values():
                 policy.applied.pop(memo.number, None)
+        self._in_namespace.retain({memo.profile.namespace for memo in self._profiles.values()})
 
     def visible(self, viewer: Viewer) -> VisibleTenants:
         """The tenants that `viewer` may see: the same object until one of them changes."""
@@ -181,7 +199,7 @@ class ResolveCache:
     def _policy(self, policy: NormalPolicy) -> PolicyMemo:
         memo = self._policies.get(id(policy))
         if memo is None:
-            memo = PolicyMemo(policy, depends_on_address(policy))
+            memo = PolicyMemo(policy, depends_on_address(policy), only_namespace(policy))
             self._policies[id(policy)] = memo
         return memo
 

@@ -89,6 +89,12 @@ def depends_on_address(policy: NormalPolicy) -> bool:
     )
 
 
+def only_namespace(policy: NormalPolicy) -> str | None:
+    """The namespace of all pods that `policy` has an effect on; None if they may be in any."""
+    deferred = any(rule.direction is Direction.EGRESS and is_deferred(rule) for rule in policy.rules)
+    return None if deferred else policy.subject.namespace
+
+
 def policy_effect(policy: NormalPolicy, profile: Profile) -> PolicyEffect | None:
     """The effect of `policy` on pods of `profile`; None if it has none."""
     selected = _selects(policy.subject, profile)

@@ -95,16 +95,21 @@ def changed_sections(before: Sections, after: Sections) -> tuple[dict[FlowKey, F
     """
     removed = [section for name, section in before.items() if after.get(name) is not section]
     added = [section for name, section in after.items() if before.get(name) is not section]
+    if not (removed or added):
+        return {}, {}
     actual = {flow.key: flow for section in removed for flow in section}
     desired: dict[FlowKey, Flow] = {}
     for flow in (flow for section in added for flow in section):
         desired.setdefault(flow.key, flow)
     partial_keys = {_partial_key(key) for key in (*actual, *desired)}
+    tables = {key.table for key in (*actual, *desired)}
     for name, section in after.items():
         if before.get(name) is not section:
             continue
         for flow in section:
-            if _partial_key(flow) in partial_keys and (flow.key in actual or flow.key in desired):
+            if flow.table not in tables or _partial_key(flow) not in partial_keys:
+                continue
+            if flow.key in actual or flow.key in desired:
                 return None
     return desired, actual
 

@@ -36,6 +36,8 @@ class MeterDiff:
 
 def meter_diff(desired: Mapping[int, Meter], actual: Mapping[int, Meter]) -> MeterDiff:
     """The changes that turn `actual` (only our meters) into `desired`."""
+    if desired == actual:
+        return MeterDiff()
     before = [
         (MeterChange.ADD if number not in actual else MeterChange.MODIFY, desired[number])
         for number in sorted(desired)

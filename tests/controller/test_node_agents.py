@@ -184,3 +184,21 @@ def test_a_change_updates_the_agents_that_it_concerns(monkeypatch: pytest.Monkey
     engine.update(renewed.with_object(policy("p")))
     assert not updated, "their rules alone were"
     assert engine.agents.reports is reports
+
+
+def test_after_an_internal_error_all_agents_are_updated(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cluster(pod("a", "node1"), pod("b", "node2"), pod("c", "node3"))
+    engine, update = follow(before), NodeAgent.update
+    changed = before.with_object(pod("a", "node1", uid="2", x="y")).with_object(pod("c", "node3", uid="2", x="y"))
+
+    def failing(agent: NodeAgent, *args: Any, **kwargs: Any) -> None:
+        if agent.node == "node1":
+            raise ZeroDivisionError
+        update(agent, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NodeAgent, "update", failing)
+        with pytest.raises(ZeroDivisionError):
+            engine.update(changed)
+    engine.update(changed)
+    assert [engine.agents.uid_of(pod(name).key) for name in "abc"] == ["2", "", "2"]
