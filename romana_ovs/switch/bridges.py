@@ -62,7 +62,10 @@ class ControllerRow:
 
 @dataclass(frozen=True, slots=True)
 class BridgeRow:
-    """One Bridge with its interfaces, the host's name by its database, and the type of its datapath."""
+    """One Bridge with its interfaces, the host's name by its database, and the type of its datapath.
+
+    `flow_restore_wait`: its database has other_config:flow-restore-wait, by which ovs-vswitchd waits when it starts.
+    """
 
     name: str
     dpid: int | None
@@ -73,6 +76,7 @@ class BridgeRow:
     controllers: tuple[ControllerRow, ...]
     interfaces: tuple[InterfaceRow, ...]
     datapath: str = KERNEL
+    flow_restore_wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,11 @@ def _unsafe_settings(row: BridgeRow) -> Iterable[str]:
         yield (
             f"bridge {row.name} is not fail_mode=secure: without a controller it forwards everything "
             f"(ovs-vsctl set-fail-mode {row.name} secure)"
+        )
+    if row.flow_restore_wait:
+        yield (
+            f"bridge {row.name} connects to no controller after a restart of ovs-vswitchd, until flow-restore-wait is "
+            "removed (ovs-vsctl remove open_vswitch . other_config flow-restore-wait)"
         )
     if row.other_config.get("disable-in-band") == "true":
         return

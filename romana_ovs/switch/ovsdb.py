@@ -36,7 +36,7 @@ def _references(table: str) -> dict[str, object]:
 
 
 _COLUMNS: Mapping[str, Mapping[str, object]] = {
-    "Open_vSwitch": {"bridges": _references("Bridge"), "external_ids": _MAP},
+    "Open_vSwitch": {"bridges": _references("Bridge"), "external_ids": _MAP, "other_config": _MAP},
     "Bridge": {
         "name": _STRING,
         "datapath_id": _OPTIONAL_STRING,
@@ -152,7 +152,7 @@ class OvsdbWatch:
         self._seen = {uuid: self._seen.get(uuid) or self._next_number() for uuid in interfaces}
         self._translated.retain(interfaces)
         return tuple(
-            self._bridge(bridge, _hostname(dict(root.external_ids)))
+            self._bridge(bridge, root)
             for root in self._idl.tables["Open_vSwitch"].rows.values()
             for bridge in root.bridges
         )
@@ -161,18 +161,19 @@ class OvsdbWatch:
         # All rows of one update get the same number: their order is not known.
         return max(self._seen.values(), default=0) + 1
 
-    def _bridge(self, row: Any, hostname: str) -> BridgeRow:
+    def _bridge(self, row: Any, root: Any) -> BridgeRow:
         number = _only(row.datapath_id)
         return BridgeRow(
             row.name,
             int(number, 16) if number else None,
-            hostname,
+            _hostname(dict(root.external_ids)),
             MappingProxyType(dict(row.external_ids)),
             MappingProxyType(dict(row.other_config)),
             str(_only(row.fail_mode) or ""),
             tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
             tuple(self._interface(item) for port in row.ports for item in port.interfaces),
             row.datapath_type or KERNEL,
+            root.other_config.get("flow-restore-wait") == "true",
         )
 
     def _interface(self, row: Any) -> InterfaceRow:

@@ -116,17 +116,18 @@ def _answered(streams: Streams) -> None:
     eventually(each, "every stream goes on", 2 * PATIENCE)
 
 
-def _entries(cluster: LiveCluster, name: str) -> set[str]:
-    """The ends of the pods' connections in a node's datapath."""
+def _entries(cluster: LiveCluster, name: str, streams: Streams) -> set[str]:
+    """The ends of these streams in a node's connection table."""
     listed = cluster.node(name).appctl("dpctl/dump-conntrack").splitlines()
-    pods = [str(cluster.pod(f"a/{name}").place.address) for name in ("client", *SERVERS)]
-    return {line.partition(",reply=")[0] for line in listed if any(f"dst={pod}," in line for pod in pods)}
+    ports = [f",sport={stream.report()['port']}," for stream in streams.values()]
+    originals = {line.partition(",reply=")[0] for line in listed}
+    return {original for original in originals if any(port in original for port in ports)}
 
 
 @pytest.mark.parametrize("dead", ["node1", "node2"])
 def test_connections_go_on_over_a_killed_and_restarted_switch(cluster: LiveCluster, dead: str) -> None:
     with _streams(cluster) as streams:
-        before = _entries(cluster, dead)
+        before = _entries(cluster, dead, streams)
         cluster.kill_switch(dead)
         time.sleep(DEAD_SECONDS)
         silent = {name for name, stream in streams.items() if stream.report()["silent"] > NOTICED_SECONDS}
@@ -139,7 +140,7 @@ def test_connections_go_on_over_a_killed_and_restarted_switch(cluster: LiveClust
             assert silent, "the datapath is gone with the process"
             return
         assert silent == set(), "the kernel goes on forwarding"
-        assert before <= _entries(cluster, dead), "what has the same owners is not forgotten"
+        assert before and before <= _entries(cluster, dead, streams), "what has the same owners is not forgotten"
         # What is sent during the gap is sent again once, after as long again at most, or a second (RFC 6298, RFC 9260).
         longest = {name: stream.report()["gap"] for name, stream in streams.items()}
         print(programmed, longest)
@@ -165,7 +166,8 @@ def _restart(cluster: LiveCluster, name: str) -> subprocess.CompletedProcess[str
 def test_a_clean_restart_of_a_switch_interrupts_nothing(cluster: LiveCluster, upgraded: str) -> None:
     """With etc/openvswitch/restart.sh the kernel forwards all the while; a userspace bridge gets its flows anew."""
     with _streams(cluster) as streams:
-        before, meaning, count = _entries(cluster, upgraded), cluster.meaning(upgraded), len(cluster.heard)
+        before = _entries(cluster, upgraded, streams)
+        meaning, count = cluster.meaning(upgraded), len(cluster.heard)
         done = _restart(cluster, upgraded)
         assert done.returncode == 0, done.stderr
         assert "flow-restore-wait" not in cluster.node(upgraded).vsctl("get", "open_vswitch", ".", "other_config")
@@ -175,7 +177,7 @@ def test_a_clean_restart_of_a_switch_interrupts_nothing(cluster: LiveCluster, up
         if datapath_type() is DatapathType.NETDEV:
             return
         assert sum(event.sent.get(upgraded, 0) for event in cluster.heard[count:] if isinstance(event, Programmed)) == 0
-        assert before <= _entries(cluster, upgraded)
+        assert before and before <= _entries(cluster, upgraded, streams)
         longest = {name: stream.report()["gap"] for name, stream in streams.items()}
         print(longest)
-        assert {name: gap for name, gap in longest.items() if gap > 2 * NOTICED_SECONDS} == {}
+        assert {name: gap for name, gap in longest.items() if gap > 3 * NOTICED_SECONDS} == {}

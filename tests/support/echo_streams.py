@@ -2,8 +2,9 @@
 
 `serve PORT` echoes on every protocol that the kernel has, and prints them once it does. `stream PROTOCOL ADDRESS PORT`
 sends one message after the other on one connection, each once the one before is answered; a datagram is given up after
-50 ms. It prints a line once connected. After a line on standard input it prints a JSON object: `answers`, the longest
-`gap` between two in seconds, how long it has been `silent`, and the `error` that ended it (or null).
+50 ms. It prints a line once connected. After a line on standard input it prints a JSON object: its own `port`, the
+number of `answers`, the longest `gap` between two in seconds, how long it has been `silent`, and the `error` that ended
+it (or null).
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Stream:
         self._socket.settimeout(CONNECT_SECONDS)
         self._socket.connect((address, port))
         self._socket.settimeout(DATAGRAM_SECONDS if self._datagrams else None)
+        self._port = self._socket.getsockname()[1]
         self._last = time.monotonic()
         self._gap = 0.0
         self._answers = 0
@@ -98,7 +100,8 @@ class Stream:
     def report(self) -> dict[str, object]:
         """The figures since it was connected."""
         silent = time.monotonic() - self._last
-        return {"answers": self._answers, "gap": max(self._gap, silent), "silent": silent, "error": self._error}
+        gap = max(self._gap, silent)
+        return {"port": self._port, "answers": self._answers, "gap": gap, "silent": silent, "error": self._error}
 
 
 def main(words: list[str]) -> None:

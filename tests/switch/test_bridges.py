@@ -127,6 +127,7 @@ def test_unsafe_bridges_are_reported() -> None:
     warnings = _one(row=in_band).warnings
     assert any("fail_mode=secure" in text for text in warnings)
     assert any("in-band" in text for text in warnings)
+    assert any("flow-restore-wait" in text for text in _one(row=replace(ROW, flow_restore_wait=True)).warnings)
     for safe in (
         replace(ROW, controllers=(ControllerRow("tcp:127.0.0.1:6653", "out-of-band"),)),
         replace(ROW, controllers=(ControllerRow("unix:/run/x"),)),
