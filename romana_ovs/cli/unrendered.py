@@ -5,12 +5,12 @@ Sources: https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from os.path import isfile  # False for what may not be looked at, where Path.is_file raises
 from pathlib import Path
 from shlex import quote
 
+from romana_ovs.cli.template_text import template_text
 from romana_ovs.kube.manifests.files import STDIN, list_files
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.errors import InputError, Problem, Severity
@@ -34,15 +34,14 @@ _NEUTRAL_FIELDS = frozenset(
     }
 )
 """Fields of a kustomization that change nothing of what is read here."""
-_ACTION = re.compile(rb"\{\{.*?\}\}", re.DOTALL)
-_VARIABLE = re.compile(rb"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bool = False) -> tuple[Problem, ...]:
     """A problem for each kustomization, Helm chart and template at `path` (a folder or a file).
 
-    Each names the command that renders it. A file counts as a template only when one of `problems` is about it, and no
-    Helm chart that is reported has it. With `recursive` sub-folders are searched, too.
+    Each names the command that renders it. A file counts as a template only when one of `problems` is about a part of
+    it that is to be rendered (`template_text`), and no Helm chart that is reported has it. With `recursive`
+    sub-folders are searched, too.
     """
     if path == STDIN:
         return ()
@@ -51,19 +50,22 @@ def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bo
     if recursive and path.is_dir():
         folders |= {file.path.parent for file in list_files(path, recursive=True)}
     charts = {chart for one in folders if (chart := _chart_of(one)) is not None}
-    faulty = {problem.file for problem in problems if problem.file}
+    faults: dict[str, list[Problem]] = {}
+    for problem in problems:
+        if problem.file:
+            faults.setdefault(problem.file, []).append(problem)
     found: list[Problem] = []
     for one in sorted(folders) if path.is_dir() else ():
-        found += _kustomization(one, folder, faulty, recursive=recursive)
+        found += _kustomization(one, folder, faults, recursive=recursive)
     for chart in sorted(charts) if path.is_dir() else ():
         reason = f"is a Helm chart, whose templates are not rendered; render it first: {_helm(chart)}"
         place = (chart / CHART).relative_to(folder) if chart.is_relative_to(folder) else Path(CHART)
         found.append(Problem(reason, file=place.as_posix(), severity=Severity.WARNING))
-    for name in sorted(faulty):
+    for name in sorted(faults):
         file = path if path.is_file() else folder / name
         owner = next((chart for chart in charts if file.is_relative_to(chart)), None)
         if owner is None or path.is_file():
-            found += _template(file, name, owner)
+            found += _template(file, faults[name], owner)
     return tuple(found)
 
 
@@ -122,18 +124,19 @@ def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:
         return False
 
 
-def _template(path: Path, name: str, chart: Path | None) -> Iterator[Problem]:
-    """The problem that a file with faults is a template."""
+def _template(path: Path, faults: Sequence[Problem], chart: Path | None) -> Iterator[Problem]:
+    """The problem that a file with `faults` is a template."""
     try:
         data = path.read_bytes() if path.is_file() else b""
     except OSError:
         return
-    if action := _ACTION.search(data):
-        line = data.count(b"\n", 0, action.start()) + 1
+    text = template_text(data, faults)
+    if text.startswith("{{"):
+        line = data.count(b"\n", 0, max(data.find(text.encode()), 0)) + 1
         command = _helm(chart) if chart is not None else "helm template CHART | romana-ovs check -"
         reason = f"is a template ({{{{ }}}} in line {line}); render it first, as Helm does: {command}"
-        yield Problem(reason, file=name, severity=Severity.WARNING)
-    elif variable := _VARIABLE.search(data):
-        text = variable.group().decode()
+    elif text:
         reason = f"is a template ({text}); render it first: envsubst < {quote(str(path))} | romana-ovs check -"
-        yield Problem(reason, file=name, severity=Severity.WARNING)
+    else:
+        return
+    yield Problem(reason, file=faults[0].file, severity=Severity.WARNING)

@@ -369,7 +369,9 @@ def _closest_kind(kind: str, version: str) -> str:
     known = [name for name, served in _VERSIONS.items() if served == version]
     if version in (POLICY_VERSION, *_ROMANA_VERSIONS):
         known = [POLICY]
-    return next(iter(difflib.get_close_matches(kind, known, n=1, cutoff=_SIMILARITY)), "")
+    lowered = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(kind.lower(), lowered, n=1, cutoff=_SIMILARITY)
+    return lowered[near[0]] if near else ""
 
 
 def _text_in(value: Mapping[str, object], field: str) -> str:

@@ -20,6 +20,10 @@ NO_PEER = PolicyPeer()
 _DIRECTIONS = {direction.value: direction for direction in Direction}
 _BOTH = frozenset(Direction)
 _SPEC = ("podSelector", "ingress", "egress", "policyTypes")
+_NO_PEER_ADVICE = (
+    "names no peer, so it matches nothing here, and the API server refuses it; for all pods of the namespace write"
+    " podSelector: {}, for everyone leave out the list"
+)
 _PEER = ("podSelector", "namespaceSelector", "ipBlock")
 
 
@@ -100,7 +104,7 @@ def _peer(entry: Mapping[str, object], path: str, validator: Validator) -> Polic
         ip_block = _block(block, f"{path}.ipBlock", validator)
         return PolicyPeer(ip_block=ip_block) if ip_block is not None else NO_PEER
     if pods is None and namespaces is None:
-        validator.warning(path, "names no peer and so matches nothing (an omitted list matches every peer)")
+        validator.warning(path, _NO_PEER_ADVICE)
         return NO_PEER
     return PolicyPeer(
         pods=None if pods is None else read_selector(pods, f"{path}.podSelector", validator),

@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.kube.decode.field_names import CONTAINER, CONTAINER_PORT, POD_SPEC, check_names
 from romana_ovs.kube.decode.field_types import check_container, check_pod_spec
 from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
 from romana_ovs.kube.decode.validation import Validator
@@ -47,6 +48,7 @@ def read_pod_spec(value: object, path: str, validator: Validator) -> PodSpec:
     ports = [*_ports(fields.get("containers"), f"{path}.containers", validator)]
     ports += _ports(fields.get("initContainers"), f"{path}.initContainers", validator)
     check_pod_spec(fields, path, validator)
+    check_names(fields, POD_SPEC, path, validator)
     host_network = validator.boolean(fields.get("hostNetwork"), f"{path}.hostNetwork")
     return PodSpec(node, tuple(_within_name_limit(ports, path, validator)), host_network)
 
@@ -55,6 +57,7 @@ def _ports(containers: object, path: str, validator: Validator) -> Iterator[Cont
     """Ports of containers that keep running: of init containers only those that always restart (sidecars)."""
     for where, container in validator.mappings_in(containers, path):
         check_container(container, where, validator)
+        check_names(container, CONTAINER, where, validator)
         keeps_running = path.endswith(".containers") or container.get("restartPolicy") == "Always"
         names: set[str] = set()
         for at, entry in validator.mappings_in(container.get("ports"), f"{where}.ports"):
@@ -86,6 +89,7 @@ def _within_name_limit(ports: Iterable[ContainerPort], path: str, validator: Val
 
 
 def _port(entry: Mapping[str, object], path: str, validator: Validator) -> ContainerPort | None:
+    check_names(entry, CONTAINER_PORT, path, validator)
     if entry.get("containerPort") is None:
         validator.error(f"{path}.containerPort", "is required")
     number = validator.integer(entry.get("containerPort"), f"{path}.containerPort", low=1, high=MAX_PORT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 
+from romana_ovs.kube.decode.field_names import SERVICE_PORT, SERVICE_SPEC, check_names
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.selectors import MAX_PORT, read_protocol
 from romana_ovs.kube.decode.validation import Validator
@@ -32,6 +33,7 @@ _HEADLESS = "None"
 def read_service(document: Mapping[str, object], validator: Validator, *, namespace: str, name: str) -> Service:
     """The Service in `document`, as far as it can be read."""
     spec = validator.mapping(document.get("spec"), "spec")
+    check_names(spec, SERVICE_SPEC, "spec", validator)
     external_name = ""
     if validator.string(spec.get("type"), "spec.type") == "ExternalName":
         external_name = validator.string(spec.get("externalName"), "spec.externalName")
@@ -52,6 +54,7 @@ def read_service(document: Mapping[str, object], validator: Validator, *, namesp
 
 def _service_ports(value: object, validator: Validator) -> Iterator[ServicePort]:
     for where, entry in validator.mappings_in(value, "spec.ports"):
+        check_names(entry, SERVICE_PORT, where, validator)
         number = validator.integer(entry.get("port"), f"{where}.port", low=1, high=MAX_PORT)
         if number is None:
             if entry.get("port") is None:

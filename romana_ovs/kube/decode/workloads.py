@@ -11,6 +11,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from romana_ovs.kube.decode import controller_labels
+from romana_ovs.kube.decode.field_names import (
+    CRON_JOB_SPEC,
+    POD_TEMPLATE,
+    TEMPLATE_METADATA,
+    WORKLOAD_SPECS,
+    check_names,
+)
 from romana_ovs.kube.decode.field_types import check_annotations
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nodes
@@ -121,10 +128,12 @@ class _WorkloadReader:
         self.path = "spec"
         self.suspended = False
         if kind == "CronJob":
+            check_names(self.spec, CRON_JOB_SPEC, "spec", validator)
             self.suspended = validator.boolean(self.spec.get("suspend"), "spec.suspend")
             job = validator.mapping(self.spec.get("jobTemplate"), "spec.jobTemplate")
             self.path = f"{_JOB_TEMPLATE}.spec"
             self.spec = validator.mapping(job.get("spec"), self.path)
+        check_names(self.spec, WORKLOAD_SPECS[kind], self.path, validator)
         self.runs_jobs = kind in ("Job", "CronJob")
         self.manual_selector = self.runs_jobs and validator.boolean(
             self.spec.get("manualSelector"), f"{self.path}.manualSelector"
@@ -288,6 +297,8 @@ def read_template(value: object, path: str, validator: Validator) -> PodTemplate
     if not template and not validator.has_under(path.partition(".")[0]):
         validator.error(path, "is required")
     metadata = validator.mapping(template.get("metadata"), f"{path}.metadata")
+    check_names(template, POD_TEMPLATE, path, validator)
+    check_names(metadata, TEMPLATE_METADATA, f"{path}.metadata", validator)
     check_annotations(metadata, f"{path}.metadata", validator)
     spec = template.get("spec")
     return PodTemplate(
