@@ -26,7 +26,7 @@ COMMAND_SECONDS = 5.0
 """How long `ip` or `nft` may take: a host with kube-proxy has ten thousands of rules."""
 SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING, *UNANSWERED)
 PROC, MODULES = Path("/proc"), Path("/lib/modules")
-_INVALID = (ValueError, KeyError, TypeError, AttributeError)
+_INVALID = (ValueError, LookupError, TypeError, AttributeError)
 """What decoding raises for the output of a program of another version."""
 
 
@@ -53,6 +53,7 @@ def read_facts(remote: str) -> HostFacts:
         links=of_namespace(lambda: host_output.links_of(_output("ip", "-j", "-d", "address", "show"))),
         routes=of_namespace(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
         ruleset=of_namespace(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
+        listening=of_namespace(lambda: host_output.listening_of((PROC / "net" / "tcp").read_text())),
         own_namespace=elsewhere is None,
     )
 

@@ -124,8 +124,8 @@ class HostFacts:
     """Everything that the checks ask about one host and one Open vSwitch.
 
     `features` are those of each bridge's datapath, as `dpif/show-dp-features` prints them. `sysctls` has the values
-    that could be read. `own_namespace`: whether the switch has the network namespace of the process that reads; if not,
-    facts of a namespace are Unread.
+    that could be read. `listening`: the TCP ports on which programs listen. `own_namespace`: whether the switch has the
+    network namespace of the process that reads; if not, facts of a namespace are Unread.
     """
 
     version: str | Unread
@@ -137,6 +137,7 @@ class HostFacts:
     links: tuple[Link, ...] | Unread
     routes: tuple[Route, ...] | Unread
     ruleset: Ruleset | Unread
+    listening: frozenset[int] | Unread
     own_namespace: bool = True
 
     @property

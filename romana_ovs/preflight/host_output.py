@@ -12,6 +12,8 @@ from romana_ovs.preflight.facts import TUNNEL_TYPES, KernelModules, Link, Route,
 
 ANY_PORT = frozenset(TUNNEL_TYPES.values())
 """What a rule without ports stands for: those that matter here."""
+_LISTEN = "0A"
+"""The state of a listening socket (include/net/tcp_states.h)."""
 _BASE_FAMILIES = ("ip", "inet")
 
 
@@ -105,3 +107,9 @@ def modules_of(loaded: str, built_in: str, loadable: str) -> KernelModules:
 def _module_name(path: str) -> str:
     """The name of a module in the kernel, where a file may have dashes and be compressed."""
     return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+
+
+def listening_of(text: str) -> frozenset[int]:
+    """The TCP ports with a listening socket in /proc/net/tcp (proc(5)). Raises ValueError and IndexError."""
+    rows = (line.split() for line in text.splitlines()[1:])
+    return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTEN)

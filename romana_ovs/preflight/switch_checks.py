@@ -27,6 +27,9 @@ REQUIRED_FEATURES = (
 """What the tables use of a datapath, by the names of `ovs-appctl dpif/show-dp-features`."""
 PROTOCOL = "OpenFlow15"
 DATAPATHS = ("system", USERSPACE)
+OPENFLOW_PORT = 6653
+"""Where a controller listens if its target has no port (vswitchd.conf.db(5))."""
+_LOCAL_TARGET = re.compile(r"tcp:127\.[\d.]+(?::(\d+))?")
 _VERSION = re.compile(r"(\d+)\.(\d+)")
 
 
@@ -150,6 +153,17 @@ def check_controller(facts: HostFacts, _settings: Settings) -> Iterator[Finding]
                 "controller",
                 Severity.WARNING,
                 f"bridge {bridge.name}",
-                f"it is not connected to its controller {target}; its tables stay as they are",
+                f"it is not connected to its controller {target}{_who_listens(facts, target)}; its tables stay as they "
+                "are",
                 "Start the controller, and see its log and that of ovs-vswitchd for the reason.",
             )
+
+
+def _who_listens(facts: HostFacts, target: str) -> str:
+    """Whether a program of this host listens at `target`, as a part of a sentence; empty when that is not known."""
+    local = _LOCAL_TARGET.fullmatch(target)
+    if local is None or isinstance(facts.listening, Unread):
+        return ""
+    if int(local[1] or OPENFLOW_PORT) in facts.listening:
+        return ", though a program listens there, maybe another one"
+    return ", as no program listens there"

@@ -72,7 +72,7 @@ def test_the_switch_of_an_emulated_node_is_not_checked(host: Host) -> None:
 
 def test_facts_that_cannot_be_read_are_no_problem(host: Host) -> None:
     unread = Unread("refused")
-    host.facts = HostFacts(unread, unread, unread, unread, unread, unread, unread, unread, unread)
+    host.facts = HostFacts(unread, unread, unread, unread, unread, unread, unread, unread, unread, unread)
     checks = HostChecks([HERE], Settings(), Flag(), read=host.facts_of)
     checks.check()
     assert checks.problems == ()

@@ -53,5 +53,6 @@ GOOD = HostFacts(
     links=(UPLINK, GATEWAY, Link("vxlan_sys_4789", 65000, (), "vxlan", 4789, "ovs-system")),
     routes=ROUTES,
     ruleset=Ruleset(UNTRACKED),
+    listening=frozenset({22, 6653}),
 )
 """A host with the kernel's datapath and a VXLAN port that has all that it needs."""

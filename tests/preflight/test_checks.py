@@ -96,7 +96,21 @@ ROWS = (
         with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6653", "out-of-band"),)),
         "controller",
         WARNING,
-        ("not connected to its controller tcp:127.0.0.1:6653", "Start the controller"),
+        ("controller tcp:127.0.0.1:6653, though a program listens there", "Start the controller"),
+    ),
+    Row(
+        "nobody listens",
+        with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6654", "out-of-band"),)),
+        "controller",
+        WARNING,
+        ("controller tcp:127.0.0.1:6654, as no program listens there;",),
+    ),
+    Row(
+        "controller elsewhere",
+        with_bridge(controllers=(ControllerTarget("ssl:192.0.2.1", "out-of-band"),)),
+        "controller",
+        WARNING,
+        ("controller ssl:192.0.2.1; its tables",),
     ),
     Row(
         "features",

@@ -41,7 +41,7 @@ def test_a_host_of_which_nothing_can_be_read(host: Path) -> None:
     assert facts.modules == Unread("this kernel was built without modules")
     assert facts.links == facts.routes == Unread("the program ip is missing")
     assert facts.ruleset == Unread("the program nft is missing")
-    assert facts.sysctls == {} and facts.own_namespace
+    assert facts.sysctls == {} and facts.own_namespace and isinstance(facts.listening, Unread)
     report = check_host(replace(facts, conntrack=Unread("no table")), Settings())
     assert [each.check for each in report.findings if "not checked" not in each.reason] == ["bridge"]
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv4Network
 import pytest
 
 from romana_ovs.preflight.facts import Link, Route
-from romana_ovs.preflight.host_output import links_of, modules_of, routes_of, ruleset_of
+from romana_ovs.preflight.host_output import links_of, listening_of, modules_of, routes_of, ruleset_of
 
 ADDRESSES = """[{"ifindex":1,"ifname":"lo","flags":["LOOPBACK","UP"],"mtu":65536,"link_type":"loopback",
  "addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host"},
@@ -106,6 +106,15 @@ def test_modules() -> None:
     )
     assert modules.loaded == {"openvswitch", "veth", "ext4"}
     assert modules.loadable == {"vport_vxlan", "geneve"}
+
+
+def test_listening_ports() -> None:
+    lines = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode",
+        "   0: 0100007F:19FD 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1",
+        "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4712 1",
+    )
+    assert listening_of("\n".join(lines)) == {6653}
 
 
 @pytest.mark.parametrize("text", ["nonsense", '[{"ifname": "eth0"}]', "[1]", '{"a": 1}'])
