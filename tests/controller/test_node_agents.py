@@ -201,4 +201,4 @@ def test_after_an_internal_error_all_agents_are_updated(monkeypatch: pytest.Monk
         with pytest.raises(ZeroDivisionError):
             engine.update(changed)
     engine.update(changed)
-    assert [engine.agents.uid_of(pod(name).key) for name in "abc"] == ["2", "", "2"]
+    assert [engine.agents.uid_of(pod(name).key) for name in "abc"] == ["2", "1", "2"]
