@@ -9,17 +9,20 @@ import pytest
 
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.objects import PodKey, Protocol
-from romana_ovs.pipeline.fields import TCP
+from romana_ovs.pipeline.fields import SCTP, TCP
 from romana_ovs.policy.matrix import PodPath
 from romana_ovs.simulator.conntrack import Conntrack
-from romana_ovs.simulator.conntrack_behaviour import NETDEV
-from romana_ovs.simulator.packet import ACK, Packet
+from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV, ConntrackBehaviour
+from romana_ovs.simulator.packet import ACK, DATA, Packet
 from tests.conformance.offline import Folder, end_of, endpoints, every_mode, expected
 from tests.conformance.states import BASE_STATE, resolved, states
 from tests.conformance.table import CASES
 from tests.conformance.words import Case, Step
 from tests.support.hypothesis_profiles import some
 from tests.support.simulated_cluster import SimCluster
+
+BEHAVIOUR = {"plain": KERNEL, "tenants": NETDEV}
+"""The connection tracking of each mode's switches."""
 
 
 @dataclass(slots=True)
@@ -30,13 +33,14 @@ class Tables:
     """
 
     rig: SimCluster
+    behaviour: ConntrackBehaviour
     open_before: set[PodPath] = field(default_factory=set)
     identities: dict[PodKey, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Without ports, all SCTP of a pair would be one connection, and the order of the paths would matter.
         for switch in self.rig.switches.values():
-            switch.conntrack = Conntrack(replace(NETDEV, sctp_ports=True))
+            switch.conntrack = Conntrack(replace(self.behaviour, sctp_ports=True))
 
     def address(self, name: str) -> IPv4Address:
         """The address that a pod has, or a node on its bridge."""
@@ -101,6 +105,8 @@ class Tables:
 
 
 def _going_on(packet: Packet) -> Packet:
+    if packet.nw_proto == SCTP:
+        return replace(packet, sctp_chunk=DATA)
     return packet.with_flags(ACK) if packet.nw_proto == TCP else packet
 
 
@@ -108,7 +114,7 @@ def _going_on(packet: Packet) -> Packet:
 @pytest.mark.parametrize("case", some(CASES), ids=lambda case: case.name)
 def test_every_packet_goes_where_the_table_says(case: Case, mode: str) -> None:
     folder = Folder(mode)
-    tables = Tables(SimCluster(folder.read(resolved(BASE_STATE, IPv4Address))))
+    tables = Tables(SimCluster(folder.read(resolved(BASE_STATE, IPv4Address))), BEHAVIOUR[mode])
     for step, state in states(case.steps):
         tables.rig.update(folder.read(resolved(state, tables.address)))
         tables.try_step(step, endpoints(state), mode)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import IPv4Network
-from typing import cast
 
 import pytest
 
@@ -13,7 +12,7 @@ from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.rules import PortRange
 from romana_ovs.policy.view import Allow, ClientGroup, RemoteHost, ServerGroup, Uplink
-from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV, ConntrackBehaviour
+from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV
 from romana_ovs.simulator.interpret import Sent, Switch
 from romana_ovs.simulator.packet import (
     ACK,
@@ -47,20 +46,14 @@ from tests.support.simulated_network import (
 TCP80, UDP53, SCTP80 = (
     PortRange(Protocol.TCP, 80, 80), PortRange(Protocol.UDP, 53, 53), PortRange(Protocol.SCTP, 80, 80),
 )  # fmt: skip
-WHERE = [(1, 1, False), (1, 2, False), (1, 2, True)]
-"""Nodes of client and server, and whether tunnels join the nodes."""
+WHERE = [(1, 1, False, NETDEV), (1, 1, False, KERNEL), (1, 2, False, KERNEL), (1, 2, True, NETDEV)]
+"""Nodes of client and server, whether tunnels join the nodes, and the datapath: not all of them, for time's sake."""
 
 
-@pytest.fixture(params=(NETDEV, KERNEL), ids=["netdev", "kernel"])
-def behaviour(request: pytest.FixtureRequest) -> ConntrackBehaviour:
-    """The connection tracking of each datapath."""
-    return cast(ConntrackBehaviour, request.param)
-
-
-@pytest.fixture(params=WHERE, ids=["one-node", "link", "tunnel"])
-def lab(request: pytest.FixtureRequest, behaviour: ConntrackBehaviour) -> SimNetwork:
+@pytest.fixture(params=WHERE, ids=["one-node", "one-node-kernel", "link-kernel", "tunnel"])
+def lab(request: pytest.FixtureRequest) -> SimNetwork:
     """A client `c`, a server `s` that admits c on TCP/80, UDP/53, SCTP/80, and one more pod `x` beside each."""
-    near, far, tunnels = request.param
+    near, far, tunnels, behaviour = request.param
     client = SimPod("c", near, 1, server=CLOSED_SERVER)
     admitted = ServerGroup(3, (allow(ports=[TCP80, UDP53, SCTP80]),), ())
     return SimNetwork.of(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import pytest
 
 from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup
-from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV, ConntrackBehaviour
+from romana_ovs.simulator.conntrack_behaviour import KERNEL, NETDEV
 from romana_ovs.simulator.packet import ACK, Packet, echo, sctp, tcp, transport, udp
 from tests.support.simulated_network import CLOSED_SERVER, SimNetwork, SimPod, allow
 
@@ -21,16 +20,11 @@ def accepting(*numbers: int, deferred_egress: tuple[Allow, ...] = ()) -> ServerG
     return ServerGroup(3, (allow(*(BECOMES[number] for number in numbers)),), deferred_egress)
 
 
-@pytest.fixture(params=(NETDEV, KERNEL), ids=["netdev", "kernel"])
-def behaviour(request: pytest.FixtureRequest) -> ConntrackBehaviour:
-    """The connection tracking of each datapath."""
-    return cast(ConntrackBehaviour, request.param)
-
-
-@pytest.fixture(params=[False, True], ids=["link", "tunnel"])
-def lab(request: pytest.FixtureRequest, behaviour: ConntrackBehaviour) -> SimNetwork:
+@pytest.fixture(params=[(False, KERNEL), (True, NETDEV)], ids=["link-kernel", "tunnel"])
+def lab(request: pytest.FixtureRequest) -> SimNetwork:
     """Client c on one node; server s, which admits its classes 1 and 2, on the other."""
-    return SimNetwork.of(CLIENT, SimPod("s", 2, 2, server=accepting(1, 2)), tunnels=request.param, behaviour=behaviour)
+    tunnels, behaviour = request.param
+    return SimNetwork.of(CLIENT, SimPod("s", 2, 2, server=accepting(1, 2)), tunnels=tunnels, behaviour=behaviour)
 
 
 def opened(lab: SimNetwork, packet: Packet) -> Packet:
