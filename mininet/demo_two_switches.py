@@ -1,8 +1,9 @@
-"""The demonstration's pods on a bare Mininet of two switches: `python mininet/demo_two_switches.py [FOLDER]`.
+"""Runs the demonstration's pods on Mininet with two switches: `mininet/demo_two_switches.py [FOLDER [DATAPATH]]`.
 
-Needs root, Mininet and a running Open vSwitch (its own one when OVS_RUNDIR names a private instance). Starts the
-controller, gives every host the address that the controller chose for its pod, serves HTTP on port 80 in
-each, and prints who reaches whom, beside what the reference evaluation expects. Exits 1 if they differ.
+DATAPATH is that of the switches in Mininet's words, `user` (the default) or `kernel`. Needs root, Mininet and a running
+Open vSwitch (its own one when OVS_RUNDIR names a private instance). Starts the controller, gives every host the address
+that the controller chose for its pod, serves HTTP on port 80 in each, and prints who reaches whom, beside what the
+reference evaluation expects. Exits 1 if they differ.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ def main() -> int:
     setLogLevel("warning")
     here = Path(__file__).resolve().parents[1]
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "etc" / "demo"
+    datapath = sys.argv[2] if len(sys.argv) > 2 else "user"
     cluster = load(folder, load_settings(folder), nodes=NODES).cluster
     keys = tuple(sorted(key for key, pod in cluster.pods.items() if pod.networked))
     with tempfile.TemporaryDirectory(prefix="romana-mn-") as name:
         port = free_port()
         controller = start_controller(folder, Path(name), port)
         await_file(Path(name) / "status.sock")
-        net = Mininet(topo=RomanaTopo(nodes=NODES, names=keys), host=PodHost, controller=None)
+        net = Mininet(topo=RomanaTopo(nodes=NODES, names=keys, datapath=datapath), host=PodHost, controller=None)
         try:
             net.addController("c0", controller=RomanaController, port=port)
             net.start()

@@ -3,6 +3,7 @@
     romana-ovs controller --config-file romana.conf &
     mn --custom mininet/romana_topo.py --topo romana,2,2 --switch romana --controller romana
 
+The switches are on Open vSwitch's userspace datapath; with `--topo romana,2,2,datapath=kernel` on the kernel's.
 The switches are node1, node2, ... in a line. The hosts are pods of namespace `default`, by default pod1, pod2, ...
 placed round-robin as the controller places pods without a node: with `--topo romana,2,5` pod1, pod3 and pod5 are on
 node1. A host has no address until it is given the one that the controller chose (`romana-ovs ipam` and the status
@@ -25,9 +26,10 @@ NEXT_HOP, NEXT_HOP_LLADDR = "169.254.1.1", "0a:58:00:00:00:01"
 
 
 class RomanaSwitch(OVSSwitch):
-    """A switch that romana-ovs drives: userspace, secure, OpenFlow 1.5, its ports named by what is behind them.
+    """A switch that romana-ovs drives: secure, OpenFlow 1.5, its ports named by what is behind them.
 
-    Everything stands in the one transaction that creates the bridge, so that it never forwards by itself.
+    On the userspace datapath, unless `datapath="kernel"`. Everything stands in the one transaction that creates the
+    bridge, so that it never forwards by itself.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -84,11 +86,15 @@ class PodHost(Host):
 class RomanaTopo(Topo):
     """`nodes` switches in a line and `pods` hosts on them, round-robin."""
 
-    def build(self, nodes: int = 2, pods: int = 4, names: tuple[str, ...] = ()) -> None:
-        """`names` (`namespace/name`) are the pods, in place of `default/pod1` and so on."""
+    def build(self, nodes: int = 2, pods: int = 4, names: tuple[str, ...] = (), datapath: str = "user") -> None:
+        """`names` (`namespace/name`) are the pods, in place of `default/pod1` and so on.
+
+        `datapath` is that of Mininet's switches: `user` or `kernel`.
+        """
         listed = names or tuple(f"{NAMESPACE}/pod{number}" for number in range(1, pods + 1))
         switches = [
-            self.addSwitch(f"node{number}", cls=RomanaSwitch, dpid=f"{number:016x}") for number in range(1, nodes + 1)
+            self.addSwitch(f"node{number}", cls=RomanaSwitch, dpid=f"{number:016x}", datapath=datapath)
+            for number in range(1, nodes + 1)
         ]
         for left, right in zip(switches, switches[1:], strict=False):
             self.addLink(left, right)

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.switch.sctp_probe import PROBE_ZONE
+from tests.support.datapath import datapath_type
 from tests.support.private_ovs import START_SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +23,9 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(shutil.which("mn") is None, reason="needs Mininet"),
 ]
+
+MININET_NAME = "kernel" if datapath_type() is DatapathType.SYSTEM else "user"
+"""What Mininet calls the datapath of this run."""
 
 START = f"""
 set -e
@@ -77,7 +82,9 @@ def test_two_switches_give_the_verdicts_of_the_demonstration(tmp_path: Path, run
             shutil.copy(path, tmp_path)
     if with_policy:
         shutil.copy(demo / "policy" / "policy1.yaml", tmp_path)
-    done = apart(rundir, "sh", "-c", WATCHED, "sh", sys.executable, "mininet/demo_two_switches.py", str(tmp_path))
+    done = apart(
+        rundir, "sh", "-c", WATCHED, "sh", sys.executable, "mininet/demo_two_switches.py", str(tmp_path), MININET_NAME
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert ("default/nginx-frontend -> default/nginx-backend 80/tcp" in lines) == with_policy
@@ -120,7 +127,7 @@ def test_mn_makes_bridges_that_name_their_pods_and_links(rundir: Path) -> None:
         "--custom",
         "mininet/romana_topo.py",
         "--topo",
-        "romana,2,4",
+        f"romana,2,4,datapath={MININET_NAME}",
         "--controller",
         "none",
         "--switch",
@@ -128,7 +135,8 @@ def test_mn_makes_bridges_that_name_their_pods_and_links(rundir: Path) -> None:
         stdin=asked,
     )
     said = done.stdout + done.stderr
-    assert "secure\nnetdev\n[OpenFlow15]\nnode1" in said, said
+    column = "netdev" if datapath_type() is DatapathType.NETDEV else '""'
+    assert f"secure\n{column}\n[OpenFlow15]\nnode1" in said, said
     assert "{romana-link=node2}" in said
     assert '{iface-id="default/pod2"}' in said
     assert "tx-checksumming: off" in said

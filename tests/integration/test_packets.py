@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from ipaddress import IPv4Address
@@ -29,7 +30,7 @@ NEIGHBOUR = ["169.254.1.1", "lladdr", NEXT_HOP, "PERMANENT"]
 ALL_HOSTS = "ff:ff:ff:ff:ff:ff"
 UNSPECIFIED = IPv4Address("0.0.0.0")
 TIMES = 3
-"""How often each forged frame is sent: the first makes a megaflow, which counts the others."""
+"""How often each forged frame is sent, at least: the first makes a megaflow, which counts the others."""
 BIG = 8000
 
 SETTINGS = "[romana]\nisolation = none\ntenant_source = namespace\n"
@@ -101,14 +102,16 @@ def identity(live: EditableCluster, name: str) -> int:
     return int(found[1], 16)
 
 
-def dropped(live: EditableCluster, name: str) -> int:
-    """How many packets the switch has dropped of those that came in at a pod's port, by its megaflows."""
+def dropped(live: EditableCluster, name: str) -> Counter[str]:
+    """How many packets the switch has dropped of those that came in at a pod's port, by megaflow."""
     shown = node_of(live, NODE_OF[name]).appctl("dpctl/dump-flows", "--names")
     lines = [line for line in shown.splitlines() if f"in_port({pod_of(live, name).port})" in line]
-    return sum(
-        int(found[1])
-        for line in lines
-        if line.endswith("actions:drop") and (found := re.search(r"packets:(\d+)", line))
+    return Counter(
+        {
+            found[1]: int(found[2])
+            for line in lines
+            if line.endswith("actions:drop") and (found := re.match(r"(.*), packets:(\d+)", line))
+        }
     )
 
 
@@ -225,13 +228,26 @@ def nothing_forged_arrives(live: EditableCluster, taps: dict[str, Tap]) -> None:
         honest = b"honest %d." % number
         taps["evil"].send(frames.udp(evil, near, (4000, 81), eth_src=pod_of(live, "evil").place.mac, data=honest))
         eventually(partial(taps["near"].has, honest), f"the honest datagram behind {label}")
-        if dropped(live, "evil") - before < TIMES - 1:
+        if not counts(live, taps["evil"], frame, before):
             not_counted.append(label)
         arrived += [(label, name) for name, tap in taps.items() if tap.has(frame[14:60]) or tap.has(b"forged")]
     send_marker(live, taps, OPEN_PODS, b"honest in the end")
     assert arrived == []
     assert not [name for name, tap in taps.items() if tap.has(b"forged")]
     assert not_counted == [], "dropped, but not as packets of this port"
+
+
+def counts(live: EditableCluster, evil: Tap, frame: bytes, before: Counter[str]) -> bool:
+    """Whether the megaflows count what p/evil sends as dropped, now or after a few more of these frames.
+
+    In the kernel several packets may miss before their megaflow is there, and a packet that misses counts nowhere.
+    """
+    for _ in range(10 * TIMES):
+        # Megaflows that ended meanwhile do not count against it.
+        if (dropped(live, "evil") - before).total() >= TIMES - 1:
+            return True
+        evil.send(frame)
+    return False
 
 
 def kinds_seen(live: EditableCluster, name: str) -> set[str]:
