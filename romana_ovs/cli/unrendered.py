@@ -1,10 +1,11 @@
-"""Finds kustomizations, Helm charts and templates, which another program has to render before they can be read.
+"""Finds kustomizations, Helm charts and templates, which another program has to render, and tables that kubectl prints.
 
 Sources: https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/, https://helm.sh/docs/topics/charts/.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from os.path import isfile  # False for what may not be looked at, where Path.is_file raises
 from pathlib import Path
@@ -18,6 +19,8 @@ from romana_ovs.model.syntax import listed, plain
 
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = "Chart.yaml"
+_PRINTED = re.compile(rb"(?:NAMESPACE +)?NAME +[A-Z]|Name: +\S+\s+Namespace: |[a-z0-9.]+/[a-z0-9.-]+\s*\n")
+"""The start of what kubectl get and kubectl describe print without -o, and kubectl get with -o name."""
 _NEUTRAL_FIELDS = frozenset(
     {
         "apiVersion",
@@ -37,11 +40,11 @@ _NEUTRAL_FIELDS = frozenset(
 
 
 def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bool = False) -> tuple[Problem, ...]:
-    """A problem for each kustomization, Helm chart and template at `path` (a folder or a file).
+    """A problem for each kustomization, Helm chart, template and printed table at `path` (a folder or a file).
 
-    Each names the command that renders it. A file counts as a template only when one of `problems` is about a part of
-    it that is to be rendered (`template_text`), and no Helm chart that is reported has it. With `recursive`
-    sub-folders are searched, too.
+    Each names the command that renders it, or prints it as YAML. A file counts as a template only when one of
+    `problems` is about a part of it that is to be rendered (`template_text`), and no Helm chart that is reported has
+    it. With `recursive` sub-folders are searched, too.
     """
     if path == STDIN:
         return ()
@@ -65,7 +68,7 @@ def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bo
         file = path if path.is_file() else folder / name
         owner = next((chart for chart in charts if file.is_relative_to(chart)), None)
         if owner is None or path.is_file():
-            found += _template(file, faults[name], owner)
+            found += _not_manifests(file, faults[name], owner)
     return tuple(found)
 
 
@@ -124,8 +127,8 @@ def _is_read(resource: Path, folder: Path, start: Path | None) -> bool:
         return False
 
 
-def _template(path: Path, faults: Sequence[Problem], chart: Path | None) -> Iterator[Problem]:
-    """The problem that a file with `faults` is a template."""
+def _not_manifests(path: Path, faults: Sequence[Problem], chart: Path | None) -> Iterator[Problem]:
+    """The problem that a file with `faults` is a template, or what kubectl prints without -o yaml."""
     try:
         data = path.read_bytes() if path.is_file() else b""
     except OSError:
@@ -135,6 +138,8 @@ def _template(path: Path, faults: Sequence[Problem], chart: Path | None) -> Iter
         line = data.count(b"\n", 0, max(data.find(text.encode()), 0)) + 1
         command = _helm(chart) if chart is not None else "helm template CHART | romana-ovs check -"
         reason = f"is a template ({{{{ }}}} in line {line}); render it first, as Helm does: {command}"
+    elif _PRINTED.match(data):
+        reason = "is what kubectl prints for people; add -o yaml: kubectl get ... -o yaml"
     elif text:
         reason = f"is a template ({text}); render it first: envsubst < {quote(str(path))} | romana-ovs check -"
     else:

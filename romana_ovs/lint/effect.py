@@ -52,11 +52,12 @@ def redundant_policies(context: LintContext) -> Iterator[Problem]:
         if any(_content(one.policy) == _content(policy.policy) for one in others):
             continue  # a duplicate, which is a finding of its own
         names = sorted({str(one.policy.key) for found in covering.values() for one in found})
+        select, have = ("selects", "has") if len(names) == 1 else ("select", "have")
         if any(_rules(policy.policy, direction) for direction in directions):
-            yield policy.note("spec", f"changes nothing: {listed(names)} select its pods and have its rules, too")
+            yield policy.note("spec", f"changes nothing: {listed(names)} {select} its pods and {have} its rules, too")
         elif policy.policy.selector != EVERYTHING:
             reason = (
-                f"has no rule and changes nothing: {listed(names)} select its pods, too, and policies only add up: "
+                f"has no rule and changes nothing: {listed(names)} {select} its pods, too, and policies only add up: "
                 "none takes away what another one allows"
             )
             yield policy.warning("spec", reason)

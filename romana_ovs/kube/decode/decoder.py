@@ -7,6 +7,7 @@ case of a policy with a fallback that isolates the pods that it selects.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -51,6 +52,8 @@ _CLUSTER_SCOPED = ("Namespace", "Node")
 _MAX_LIST_DEPTH = 4
 _SIMILARITY = 0.8
 """How similar (difflib ratio) a kind must be to a known one to count as a misspelling of it."""
+_PRINTED = re.compile(r"(?:NAMESPACE +)?NAME +[A-Z]|[a-z0-9.]+/[a-z0-9.-]+(?: |\Z)")
+"""The start of what kubectl get prints without -o, or with -o name."""
 _OBJECT_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA_FIELDS = frozenset(
     {
@@ -130,7 +133,9 @@ class _Decoder:
     ) -> Iterator[DecodedObject]:
         validator = Validator(prefix)
         if not isinstance(value, dict):
-            validator.error("", f"must be a Kubernetes object, not {word_for(value)}")
+            printed = isinstance(value, str) and _PRINTED.match(value)
+            hint = "; kubectl get prints objects with -o yaml" if printed else ""
+            validator.error("", f"must be a Kubernetes object, not {word_for(value)}{hint}")
             yield self._result(validator, "", "")
             return
         kind = validator.string(value.get("kind"), "kind") or default[0]

@@ -85,6 +85,7 @@ _OVN_KUBERNETES = {
     "ClusterUserDefinedNetwork": _CLOSES,
     "UserDefinedNetwork": _CLOSES,
 }
+_MULTUS = {"MultiNetworkPolicy": _CLOSES, "NetworkAttachmentDefinition": _OPENS}
 _EKS = {"ApplicationNetworkPolicy": _BOTH, "ClusterNetworkPolicy": _BOTH}
 
 _APIS: Mapping[str, _Api] = {
@@ -94,7 +95,7 @@ _APIS: Mapping[str, _Api] = {
     "crd.antrea.io": _Api("Antrea", _ANTREA),
     "crd.nsx.vmware.com": _Api("NSX", {"SecurityPolicy": _BOTH}),
     "crd.projectcalico.org": _Api("Calico", _CALICO),
-    "k8s.cni.cncf.io": _Api("Multus, for additional networks of pods,", {"MultiNetworkPolicy": _CLOSES}),
+    "k8s.cni.cncf.io": _Api("Multus, for additional networks of pods,", _MULTUS),
     "k8s.ovn.org": _Api("OVN-Kubernetes", _OVN_KUBERNETES),
     "kubeovn.io": _Api("Kube-OVN", _KUBE_OVN),
     "kuma.io": _Api("Kuma", _KUMA),

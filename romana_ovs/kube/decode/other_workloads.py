@@ -1,7 +1,8 @@
 """Decodes objects of other API groups that make pods, by a pod template or in ways of their own.
 
 A pod template at `spec.template` (or `spec.podTemplate`) is expanded like that of a Deployment. What else makes pods is
-recognized by its kind, or by containers anywhere in it.
+recognized by its kind, or by containers anywhere in it. Sources: the API references of the projects, of `workloadRef`
+https://argo-rollouts.readthedocs.io/en/stable/migrating/#reference-deployment-from-rollout.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ POD_MAKERS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 """Kinds, by API group, that make pods and have no pod template at `spec.template`."""
+_ROLLOUT = ("argoproj.io", "Rollout")
 _ELASTIC = ".k8s.elastic.co"
 """The ending of the API groups of Elastic Cloud on Kubernetes, all of whose kinds make pods."""
 
@@ -89,6 +91,20 @@ class OtherPodMaker:
     name: str
     reason: str
     controller_ref: ControllerRef | None = None
+    template_ref: TemplateRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRef:
+    """The workload whose pod template an object uses for its own pods, as `workloadRef` of an Argo Rollout.
+
+    `replicas` and `assumed` are of the object itself, as of a Workload.
+    """
+
+    kind: str
+    name: str
+    replicas: int
+    assumed: str = ""
 
 
 def read_other(
@@ -111,7 +127,10 @@ def read_other(
     else:
         return None
     identity = _identity(document, kind, group, validator)
-    return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref)
+    reference = _template_ref(spec, validator) if (group, kind) == _ROLLOUT else None
+    if reference is not None:
+        reason = f"uses the pod template of {plain(reference.kind)} {plain(reference.name)}, which is not here"
+    return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref, reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +190,17 @@ def _replicas(value: object, validator: Validator) -> tuple[int, str]:
     return 1 if count is None else count, ""
 
 
+def _template_ref(spec: object, validator: Validator) -> TemplateRef | None:
+    """The workload that `spec.workloadRef` names, or None."""
+    fields = spec if isinstance(spec, dict) else {}
+    reference = fields.get("workloadRef")
+    kind, name = (reference.get("kind"), reference.get("name")) if isinstance(reference, dict) else (None, None)
+    if not isinstance(kind, str) or not isinstance(name, str):
+        return None
+    count, assumed = _replicas(fields.get("replicas"), validator)
+    return TemplateRef(kind, name, count, assumed)
+
+
 def _nodes(template: PodTemplate, like: str, path: str, validator: Validator) -> NodeSelection:
     if like != "DaemonSet":
         return NodeSelection()
@@ -179,7 +209,7 @@ def _nodes(template: PodTemplate, like: str, path: str, validator: Validator) ->
 
 def _added_labels(identity: _Identity) -> Mapping[str, str]:
     """The labels that controllers of widely used kinds add."""
-    if (identity.group, identity.kind) == ("argoproj.io", "Rollout"):
+    if (identity.group, identity.kind) == _ROLLOUT:
         return {ROLLOUT_HASH: UNKNOWN}
     if (identity.group, identity.kind) == ("serving.knative.dev", "Service"):
         return {f"serving.knative.dev/{key}": identity.name for key in ("service", "configuration")}

@@ -1,6 +1,7 @@
 """Decodes pods, pod templates, namespaces and nodes, as far as the network needs them.
 
-Sources: Kubernetes core/v1 Pod, Namespace and Node.
+Sources: Kubernetes core/v1 Pod, Namespace and Node; the Network Plumbing Working Group's specification of the
+annotation for further networks of a pod.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from romana_ovs.model.syntax import port_name_fault, shown, subdomain_fault
 MAX_NUMBERS_PER_NAME = 16
 """Port numbers that one port name may have in a pod: each multiplies the rows of rules with that name."""
 _BETA_ISOLATION = "net.beta.kubernetes.io/network-policy"
+_NETWORKS = "k8s.v1.cni.cncf.io/networks"
 _PHASES = ("Pending", "Running", "Succeeded", "Failed", "Unknown")
 _FINISHED = ("Succeeded", "Failed")
 
@@ -107,6 +109,7 @@ def read_pod(document: Mapping[str, object], pod: Pod, validator: Validator, *, 
     pod that has finished or uses its node's network is not its own, and is not checked.
     """
     spec = read_pod_spec(document.get("spec"), "spec", validator)
+    note_networks(document.get("metadata"), "metadata", validator)
     status = validator.mapping(document.get("status"), "status")
     phase = validator.string(status.get("phase"), "status.phase")
     if phase and phase not in _PHASES:
@@ -123,6 +126,14 @@ def read_pod(document: Mapping[str, object], pod: Pod, validator: Validator, *, 
         address=_pod_address(status, validator, own=not spec.host_network and phase not in _FINISHED, plan=plan),
         finished=phase in _FINISHED,
     )
+
+
+def note_networks(metadata: object, path: str, validator: Validator) -> None:
+    """Note that a pod has further networks by Multus, to which NetworkPolicies do not apply."""
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if isinstance(annotations, Mapping) and annotations.get(_NETWORKS):
+        reason = "has further networks (Multus): no NetworkPolicy decides there, and their paths are in no answer"
+        validator.note(f"{path}.annotations.{_NETWORKS}", reason)
 
 
 def _pod_address(

@@ -22,7 +22,7 @@ from romana_ovs.kube.decode.field_types import check_annotations
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.node_selection import NodeSelection, read_daemon_nodes
 from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
-from romana_ovs.kube.decode.pods import PodSpec, read_pod_spec
+from romana_ovs.kube.decode.pods import PodSpec, note_networks, read_pod_spec
 from romana_ovs.kube.decode.selectors import read_selector
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.model.labels import Labels, Selector
@@ -300,6 +300,7 @@ def read_template(value: object, path: str, validator: Validator) -> PodTemplate
     check_names(template, POD_TEMPLATE, path, validator)
     check_names(metadata, TEMPLATE_METADATA, f"{path}.metadata", validator)
     check_annotations(metadata, f"{path}.metadata", validator)
+    note_networks(metadata, f"{path}.metadata", validator)
     spec = template.get("spec")
     return PodTemplate(
         labels=read_labels(metadata.get("labels"), f"{path}.metadata.labels", validator),

@@ -17,6 +17,8 @@ _SPACE = " \t\r\n"
 _SEARCHED = 1_000_000
 """Characters of a document in which the lines of doubled keys are looked for."""
 _COMMENTS = ("//", "/*")
+_LOGS = "==== START logs"
+"""How kubectl cluster-info dump starts the logs of a container."""
 
 
 class JsonStream(NamedTuple):
@@ -80,6 +82,9 @@ def _parse_error(error: ValueError | RecursionError, text: str, start: int) -> P
         return ParseError(plain(str(error)), text.count("\n", 0, start) + 1)
     if text.startswith(_COMMENTS, error.pos):
         return ParseError("no valid JSON: it has no comments", error.lineno)
+    if text.startswith(_LOGS, error.pos):
+        reason = "logs of containers follow, as in what kubectl cluster-info dump prints: write that with"
+        return ParseError(f"{reason} --output-directory=DIR, and read DIR with -R", error.lineno)
     return ParseError(f"no valid JSON: {error.msg}", error.lineno)
 
 

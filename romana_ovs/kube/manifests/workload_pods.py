@@ -18,6 +18,7 @@ from romana_ovs.kube.decode.other_workloads import OtherPodMaker
 from romana_ovs.kube.decode.owners import ControllerRef
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload
 from romana_ovs.kube.manifests.ownership import Ownership
+from romana_ovs.kube.manifests.template_refs import referring_workload
 from romana_ovs.kube.snapshot import LeftOut
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.labels import Labels
@@ -62,7 +63,7 @@ class WorkloadPods:
     def collect(self, objects: Iterable[DecodedObject]) -> None:
         """Add all pods among `objects`, then those that their workloads lack."""
         declared: list[tuple[Pod, DecodedObject]] = []
-        other: list[tuple[OtherPodMaker, SourceLocation]] = []
+        other: list[tuple[DecodedObject, OtherPodMaker]] = []
         for item in objects:
             if isinstance(item.value, Pod):
                 declared.append((item.value, item))
@@ -72,9 +73,10 @@ class WorkloadPods:
                 self._workloads[item.id] = item.value
                 self._places[item.id] = item.location
             elif isinstance(item.value, OtherPodMaker):
-                other.append((item.value, item.location))
+                other.append((item, item.value))
             if item.generated:
                 self.notes.append(_generated_note(item))
+        other = [(item, maker) for item, maker in other if not self._refers(item, maker)]
         ownership = Ownership(self._workloads)
         self._find_controllers(ownership)
         for pod, item in declared:
@@ -82,9 +84,18 @@ class WorkloadPods:
         for key in sorted(self._workloads, key=self._order):
             self._expand(key, self._workloads[key])
         owners = self._owners([(pod.namespace, item.controller_ref) for pod, item in declared])
-        for maker, location in other:
+        for item, maker in other:
             if (maker.namespace, maker.kind, maker.name) not in owners:
-                self._leave_out(maker, location, f"{maker.reason}; add its pods (kubectl get pods -o yaml)")
+                self._leave_out(maker, item.location, f"{maker.reason}; add its pods (kubectl get pods -o yaml)")
+
+    def _refers(self, item: DecodedObject, maker: OtherPodMaker) -> bool:
+        """Whether `maker` uses the pod template of a workload of the folder; then it becomes a workload itself."""
+        workload = referring_workload(maker, self._workloads)
+        if workload is None or item.id is None:
+            return False
+        self._workloads[item.id] = workload
+        self._places[item.id] = item.location
+        return True
 
     def _find_controllers(self, ownership: Ownership) -> None:
         for key, workload in self._workloads.items():

@@ -67,7 +67,12 @@ def test_pods_of_a_cluster_stand_for_their_workload() -> None:
         ("monitoring.coreos.com/v1", "Prometheus", "replicas: 2", "makes pods in a way of its own"),
         ("kafka.strimzi.io/v1beta2", "Kafka", "kafka: {replicas: 3}", "makes pods in a way of its own"),
         ("elasticsearch.k8s.elastic.co/v1", "Elasticsearch", "nodeSets: []", "makes pods in a way of its own"),
-        ("argoproj.io/v1alpha1", "Rollout", "workloadRef: {kind: Deployment, name: x}", "makes pods in a way"),
+        (
+            "argoproj.io/v1alpha1",
+            "Rollout",
+            "workloadRef: {kind: Deployment, name: x}",
+            "uses the pod template of Deployment x",
+        ),
         ("v1", "PodTemplate", "", "makes no pods by itself"),
         (
             "example.com/v1",
