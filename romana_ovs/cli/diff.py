@@ -51,6 +51,7 @@ from romana_ovs.pipeline.compile import CompileCache
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.matrix import PodPath, container_ports, difference, reachability
 
+NO_PORTS = "No path is compared, as no container declares a port: name some with --ports 80/tcp."
 HELP = "what a change of manifests would open and close, and its cost in flows per node"
 
 Key = TypeVar("Key")
@@ -229,8 +230,8 @@ def _lines(change: Change, names: Mapping[PodKey, str] | None) -> list[str]:
     if len(lines) < len(change.opened) + len(change.closed):
         lines.append(f"{len(change.opened)} paths open and {len(change.closed)} close; --all lists each.")
     if not (change.opened or change.closed):
-        ports = ", ".join(str(port) for port in change.ports) or "no port (name some with --ports)"
-        lines.append(f"No path opens or closes, on {ports}.")
+        ports = ", ".join(str(port) for port in change.ports)
+        lines.append(f"No path opens or closes, on {ports}." if ports else NO_PORTS)
     lines.append("")
     for node, cost in change.nodes.items():
         counts = f"{cost.added} added, {cost.removed} removed, {cost.changed} changed"

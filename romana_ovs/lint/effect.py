@@ -60,7 +60,20 @@ def redundant_policies(context: LintContext) -> Iterator[Problem]:
                 f"has no rule and changes nothing: {listed(names)} {select} its pods, too, and policies only add up: "
                 "none takes away what another one allows"
             )
-            yield policy.warning("spec", reason)
+            yield (policy.warning if _is_overridden(policy, covering) else policy.note)("spec", reason)
+
+
+def _is_overridden(policy: PolicyObject, covering: Mapping[Direction, list[PolicyObject]]) -> bool:
+    """Whether a policy without rules is probably meant to take away what others allow.
+
+    Denying everything beside what others allow to the same pods is usual. It is a mistake where these policies select
+    further pods, too, or allow everything.
+    """
+    return any(
+        not one.keys <= policy.keys or PolicyRule() in _rules(one.policy, direction)
+        for direction, others in covering.items()
+        for one in others
+    )
 
 
 def _covering(policy: PolicyObject, others: list[PolicyObject], direction: Direction) -> list[PolicyObject]:

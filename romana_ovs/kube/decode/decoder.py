@@ -204,6 +204,8 @@ class _Decoder:
         """The objects of a List; those of a `PodList` need no kind of their own."""
         below = f"{validator.prefix}items["
         self._report_duplicates(validator, but=below)
+        if "items" not in value:
+            validator.error("items", "is required in a list, empty or not")
         entries = validator.sequence(value.get("items"), "items")
         if depth == _MAX_LIST_DEPTH:
             validator.error("items", "lists are nested too deeply")
@@ -360,8 +362,13 @@ class _ServedDecoder(_Decoder):
 
 
 def _is_list(kind: str, value: Mapping[str, object]) -> bool:
-    """Whether an object is a list of others: kubectl goes by the field `items`, whatever the kind is called."""
-    if kind == "List" or (kind.endswith("List") and "items" in value):
+    """Whether an object is a list of others: kubectl goes by the field `items`, whatever the kind is called.
+
+    What is called a list and has neither name nor spec is one that lacks its items, which is an error.
+    """
+    if kind == "List" or (
+        kind.endswith("List") and ("items" in value or not ("spec" in value or _text_in(value, "name")))
+    ):
         return True
     return isinstance(value.get("items"), list) and kind != POLICY and kind not in _VERSIONS
 
