@@ -21,13 +21,13 @@ from tests.kernel.packages import NoPackagesError, find_packages, prepare_host
 from tests.kernel.selection import MODULES, selected_tests
 from tests.support.datapath import VARIABLE as DATAPATH
 
-SECONDS, SAMPLE_SECONDS = 1500.0, 600.0
-"""After so long no test of a whole run begins, and none of a sample."""
+SECONDS, SAMPLE_SECONDS = 2700.0, 1500.0
+"""After so long no test of a whole run begins, and none of a sample: twice what they take where nothing else runs."""
 MARGIN_SECONDS = 240.0
 """What the last test and the end of the run may take then."""
 TEST_SECONDS = 900
 """After so long a test hangs, and ends its run."""
-PYTEST = ("-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider")
+PYTEST = ("-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider", "-p", "tests.kernel.instant_failures")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -84,6 +84,7 @@ def script_of(tests: Sequence[str], accelerator: Accelerator, seconds: float) ->
         DATAPATH: "system",
         PATIENCE: f"{accelerator.slowness:g}",
         "CI": "1",
+        "ROMANA_HYPOTHESIS": "brief" if accelerator.slowness > 2 else "quick",
         "PYTHONPATH": "/romana",
         "PYTHONUNBUFFERED": "1",
     }

@@ -92,6 +92,7 @@ def _build(folder: Path, packages: Packages, progress: Progress) -> None:
         seconds=BUILD_SECONDS,
         error=NoPackagesError,
         progress=progress,
+        title="mmdebstrap",
     )  # fmt: skip
     progress("  unpacking the kernel")
     _unpack_kernel(folder, kernel, packages)

@@ -151,11 +151,13 @@ def run_command(
     error: type[SetupError] = SetupError,
     cwd: str | os.PathLike[str] | None = None,
     progress: Progress = lambda text: None,
+    title: str = "",
 ) -> str:
-    """The output of a program; `progress` is told every PROGRESS_SECONDS that it still runs.
+    """The output of a program; `progress` is called every PROGRESS_SECONDS while it runs.
 
-    Raises `error` with its last line when it fails or takes longer than `seconds`.
+    Raises `error` with its title and its last line when it fails or takes longer than `seconds`.
     """
+    title = title or " ".join(argv[:2])
     environment = {**os.environ, **_NO_QUESTIONS, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"}
     try:
         process = subprocess.Popen(
@@ -169,13 +171,13 @@ def run_command(
             output, errors = _communicate(process, seconds, progress)
         except subprocess.TimeoutExpired as late:
             process.kill()
-            raise error(f"`{' '.join(argv[:2])}` did not end within {seconds:.0f} s") from late
+            raise error(f"`{title}` did not end within {seconds:.0f} s") from late
         except BaseException:
             process.kill()
             raise
     if process.returncode:
         lines = (errors.strip() or output.strip() or f"exit code {process.returncode}").splitlines()
-        raise error(f"`{' '.join(argv[:2])}` failed: {lines[-1]}")
+        raise error(f"`{title}` failed: {lines[-1]}")
     return output
 
 
