@@ -8,19 +8,25 @@ The underlay's switch is a Linux bridge in a namespace of its own, in place of t
 
 from __future__ import annotations
 
+import logging
+import shutil
 import zlib
 from collections.abc import Sequence
 from enum import Enum
 from ipaddress import IPv4Address
 
+from romana_ovs.data_files import data_file
 from romana_ovs.model.bridge import LINK_ID, TUNNEL_ID, DatapathType
 from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY, UNDERLAY_BRIDGE, Node
 from romana_ovs_emulate.runs import Run
 from romana_ovs_emulate.system import ip_batch
 
+LOG = logging.getLogger("romana_ovs.emulate")
+
 TUNNEL_PORT = "tunnel"
 TUNNEL_KEY = 7
 """The VNI of all tunnels; both ends must have the same."""
+UNTRACKED_TUNNELS = "nftables/untracked-tunnels.nft"
 PLAIN_MTU = 1500
 TUNNEL_MTU = 1450
 """1500 bytes less the headers of VXLAN (50 bytes) or Geneve without options (50 bytes)."""
@@ -116,6 +122,7 @@ def _add_underlay_address(node: Node, address: IPv4Address) -> None:
     ip_batch(["link set eth0 up"], netns=node.netns)
     if node.datapath is DatapathType.SYSTEM:
         ip_batch([f"addr add {address}/{UNDERLAY.prefixlen} dev eth0"], netns=node.netns)
+        _leave_tunnels_untracked(node)
         return
     node.vsctl(
         "add-br",
@@ -135,6 +142,18 @@ def _add_underlay_address(node: Node, address: IPv4Address) -> None:
     lines = [f"addr add {address}/{UNDERLAY.prefixlen} dev {UNDERLAY_BRIDGE}", f"link set {UNDERLAY_BRIDGE} up"]
     ip_batch(lines, netns=node.netns)
     node.route_underlay()
+
+
+def _leave_tunnels_untracked(node: Node) -> None:
+    """Load the rules by which a node does not track tunnel packets as connections of its own.
+
+    Without nftables here, or in this kernel, tunnels work as well, and take more of the connection table.
+    """
+    if shutil.which("nft") is None:
+        return
+    done = node.execute(["nft", "-f", str(data_file(UNTRACKED_TUNNELS))])
+    if done.returncode != 0:
+        LOG.warning("node %s tracks tunnel packets: nft: %s", node.name, " ".join(done.stderr.split()))
 
 
 def _set_neighbours(nodes: Sequence[Node]) -> None:

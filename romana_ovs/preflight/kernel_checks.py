@@ -89,7 +89,7 @@ def check_connection_table(facts: HostFacts, settings: Settings) -> Iterator[Fin
             subject,
             f"a tenant may have {per_tenant} connections, a fourth of it, and not the {settings.tenant_connections} of "
             "tenant_connections",
-            _larger_table(settings.tenant_connections * TENANT_DIVISOR, userspace=userspace),
+            f"To allow all, {_larger_table(settings.tenant_connections * TENANT_DIVISOR, userspace=userspace)}",
         )
 
 
@@ -103,15 +103,16 @@ def _too_many(table: ConntrackTable, allowed: int, room: int, *, userspace: bool
         Severity.WARNING,
         f"connection table of {table.size}",
         f"the limits of {tenants} tenants add up to {allowed}, and {room} are left beside the {owners}: tenants that "
-        "use them up leave no room",
-        f"Set tenant_connections to at most {room // tenants}, or: {_larger_table(enough, userspace=userspace)}",
+        "open all of theirs leave no room for these",
+        f"Set tenant_connections to at most {room // tenants}, or {_larger_table(enough, userspace=userspace)}",
     )
 
 
 def _larger_table(size: int, *, userspace: bool) -> str:
+    """The command for a table of `size` entries, as the end of a sentence."""
     if userspace:
-        return f"Run: ovs-appctl dpctl/ct-set-maxconns {size}."
-    return f"Run: sysctl -w {CONNTRACK_MAX}={size}, and write it into a file of /etc/sysctl.d."
+        return f"run: ovs-appctl dpctl/ct-set-maxconns {size}."
+    return f"run: sysctl -w {CONNTRACK_MAX}={size}, and write it into a file of /etc/sysctl.d."
 
 
 def check_unanswered(facts: HostFacts, settings: Settings) -> Iterator[Finding]:

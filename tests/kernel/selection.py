@@ -63,6 +63,10 @@ SELECTIONS = (
         sample=("tests/integration/test_switch_restart.py", "tests/integration/test_continuity_tunnels.py"),
     ),
     Selection(
+        "requirements of a node, and tunnels that the host does not track",
+        ("tests/integration/test_untracked_tunnels.py",),
+    ),
+    Selection(
         "SCTP with the kernel's own sockets",
         ("tests/integration/test_sctp_sockets.py",),
         sample=("tests/integration/test_sctp_sockets.py",),
