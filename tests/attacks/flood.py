@@ -3,24 +3,80 @@
 `{"rate", "seconds", "words", "frames": [{"hex", "places": [[offset, word], ...], "checksum": offset}]}`: `rate`
 frames a second for `seconds`. Before the list of frames is sent (again), as many random 16-bit `words` are drawn, and
 each place of a frame gets the one that it names. With `checksum` (0: none) the Internet checksum at that offset is
-kept right, if the places are zero and at even offsets of what it sums. The output is how many frames were sent.
+kept right, if the places are zero and at even offsets of what it sums. With `ready` that many frames are made
+beforehand and sent again and again, many at once. The output is how many frames were sent.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
+import os
 import random
 import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 BURST = 20
 """Frames between two looks at the clock."""
+BATCH = 50
+"""Frames of one system call, of those that are made beforehand."""
 MOST_SECONDS = 30.0
 MOST_FRAMES = 1_000_000
+
+
+class _Iovec(ctypes.Structure):
+    """`struct iovec`."""
+
+    _fields_ = (("base", ctypes.c_char_p), ("length", ctypes.c_size_t))
+
+
+class _Msghdr(ctypes.Structure):
+    """`struct msghdr`, recvmsg(2)."""
+
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.POINTER(_Iovec)),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Mmsghdr(ctypes.Structure):
+    """`struct mmsghdr`, sendmmsg(2)."""
+
+    _fields_ = (("header", _Msghdr), ("length", ctypes.c_uint))
+
+
+class MessageBatch:
+    """Frames that are sent by one system call, any number of times: an emulated CPU is too slow for a call a frame."""
+
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        self._library = ctypes.CDLL(None, use_errno=True)
+        self._count = len(frames)
+        self._vectors = (_Iovec * self._count)(*(_Iovec(frame, len(frame)) for frame in frames))
+        self._messages = (_Mmsghdr * self._count)()
+        for number, message in enumerate(self._messages):
+            message.header.iov = ctypes.pointer(self._vectors[number])
+            message.header.iov_length = 1
+
+    def send(self, sender: socket.socket) -> int:
+        """How many frames were sent, from the first on: 0 when the queue is full. Raises OSError."""
+        sent: int = self._library.sendmmsg(sender.fileno(), self._messages, self._count, 0)
+        if sent < 0:
+            if ctypes.get_errno() == errno.ENOBUFS:
+                return 0
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return sent
 
 
 @dataclass(slots=True)
@@ -58,6 +114,9 @@ def main() -> None:
     frames = [template(one) for one in order["frames"]]
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     sender.bind(("eth0", 0))
+    if order.get("ready"):
+        print(_send_ready(sender, order, frames))
+        return
     sent, words, count = 0, [0] * order["words"], len(frames)
     begun = time.monotonic()
     end = begun + min(order["seconds"], MOST_SECONDS)
@@ -71,6 +130,22 @@ def main() -> None:
             sender.send(frames[sent % count].filled(words))
             sent += 1
     print(sent)
+
+
+def _send_ready(sender: socket.socket, order: dict[str, Any], frames: list[Template]) -> int:
+    """How many frames were sent of those that are made beforehand."""
+    made = [
+        bytes(one.filled([random.getrandbits(16) for _ in range(order["words"])]))
+        for one, _ in zip(cycle(frames), range(order["ready"]), strict=False)
+    ]
+    batches = cycle([MessageBatch(made[first : first + BATCH]) for first in range(0, len(made), BATCH)])
+    sent, begun = 0, time.monotonic()
+    while (now := time.monotonic()) - begun < order["seconds"]:
+        if sent > (now - begun) * order["rate"]:
+            time.sleep(0.001)
+        else:
+            sent += next(batches).send(sender)
+    return sent
 
 
 if __name__ == "__main__":

@@ -121,14 +121,15 @@ def served(folder: Path, fabric: Fabric, *, settings: str = "") -> Iterator[Scen
 
 @contextmanager
 def flooding(
-    scene: Scene, source: str, frames: list[Vary], *, rate: int = RATE, seconds: float = SECONDS
+    scene: Scene, source: str, frames: list[Vary], *, rate: int = RATE, seconds: float = SECONDS, ready: int = 0
 ) -> Iterator[subprocess.Popen[str]]:
-    """The process that floods; it ends by itself, and in the end anyway."""
+    """The process that floods; it ends by itself, and in the end anyway. `ready`: see `flood`."""
     words = 1 + max((word for one in frames for _, word in one.places), default=-1)
     order = {
         "rate": rate,
         "seconds": seconds,
         "words": words,
+        "ready": ready,
         "frames": [{"hex": one.frame.hex(), "places": one.places, "checksum": one.checksum} for one in frames],
     }
     process = subprocess.Popen(
