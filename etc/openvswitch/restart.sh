@@ -17,14 +17,14 @@ seconds=30
 vsctl() { ovs-vsctl --timeout="$seconds" "$@"; }
 ofctl() { ovs-ofctl -O OpenFlow15 "$@"; }
 ports() { vsctl --format=csv --columns=name,ofport list interface | sort; }
-begin() { vsctl --no-wait --if-exists remove open_vswitch . other_config flow-restore-wait; }
+resume() { vsctl --no-wait --if-exists remove open_vswitch . other_config flow-restore-wait; }
 
 bridges=$(for kind in system '""'; do vsctl --bare --columns=name find bridge "datapath_type=$kind"; done | xargs)
 [ -n "$bridges" ] || exec "$@"
 
 folder=$(mktemp -d)
 restored=
-trap 'begin; rm -rf "$folder"' EXIT
+trap 'resume; rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 for bridge in $bridges; do
     # One line for each meter: of the next one, an empty line tells it.
