@@ -23,11 +23,11 @@ bridges=$(for kind in system '""'; do vsctl --bare --columns=name find bridge "d
 [ -n "$bridges" ] || exec "$@"
 
 folder=$(mktemp -d)
-restored=
+restored=yes
 trap 'resume; rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 for bridge in $bridges; do
-    # One line for each meter: of the next one, an empty line tells it.
+    # Meters are separated by empty lines; each becomes one line, as add-meter reads it.
     ofctl dump-meters "$bridge" | awk -v RS= '{ sub(/.*\(xid=[^)]*\):/, ""); $1 = $1; if (/^meter=/) print }' > "$folder/$bridge"
 done
 TMPDIR=$folder "$save" save-flows $bridges > "$folder/flows.sh"
