@@ -28,7 +28,8 @@ trap 'resume; rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 for bridge in $bridges; do
     # Meters are separated by empty lines; each becomes one line, as add-meter reads it.
-    ofctl dump-meters "$bridge" | awk -v RS= '{ sub(/.*\(xid=[^)]*\):/, ""); $1 = $1; if (/^meter=/) print }' > "$folder/$bridge"
+    ofctl dump-meters "$bridge" | awk -v RS= '{ sub(/.*\(xid=[^)]*\):/, ""); $1 = $1; if (/^meter=/) print }' > "$folder/$bridge.meters"
+    ofctl get-frags "$bridge" > "$folder/$bridge.fragments"
 done
 TMPDIR=$folder "$save" save-flows $bridges > "$folder/flows.sh"
 ports > "$folder/ports"
@@ -37,7 +38,9 @@ vsctl --no-wait set open_vswitch . other_config:flow-restore-wait=true
 "$@"
 if ports | cmp -s - "$folder/ports"; then
     for bridge in $bridges; do
-        xargs -r -d '\n' -n 1 -P 8 ovs-ofctl -O OpenFlow15 add-meter "$bridge" < "$folder/$bridge" || restored=no
+        xargs -r -d '\n' -n 1 -P 8 ovs-ofctl -O OpenFlow15 add-meter "$bridge" < "$folder/$bridge.meters" || restored=no
+        # Later fragments match as such from the first packet on, as the controller sets it at every connect.
+        ofctl set-frags "$bridge" "$(cat "$folder/$bridge.fragments")" || restored=no
     done
     sh -e "$folder/flows.sh" || restored=no
 else
