@@ -317,7 +317,7 @@ class Allocator:
     def _owning_node(self, address: IPv4Address) -> str | None:
         if int(address) in self._reserved:
             return "a node"
-        for node, number in self._hosts.items() if address in self.plan.node_addresses() else ():
+        for node, number in self.hosts.items() if address in self.plan.node_addresses() else ():
             if self.plan.gateway(number) == address:
                 return f"node {node} on its own bridge"
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 from romana_ovs.addressing.cidrs import CidrSet
@@ -40,7 +41,12 @@ class FreeBlocks:
     def __init__(self, plan: AddressPlan, taken: Iterable[Block]) -> None:
         """All segment indexes of `plan` except those of `taken`, which must not overlap."""
         self._plan = plan
-        self._free = CidrSet([plan.network], (plan.block_cidr(*block) for block in taken))
+        self._taken = tuple(plan.block_cidr(*block) for block in taken)
+
+    @cached_property
+    def _free(self) -> CidrSet:
+        """Computed at the first use: node agents, of which a process may have hundreds, take no block."""
+        return CidrSet([self._plan.network], self._taken)
 
     def blocks(self) -> list[Block]:
         """The free blocks in order."""

@@ -87,7 +87,6 @@ class NodeAllocator(Allocator):
                     field="published numbers",
                 )
         self._tenants = tenants
-        self._hosts = dict(hosts)
         self._frozen_hosts = hosts
         self._elsewhere = frozenset(address for address, (node, _) in foreign.items() if node != self.node)
         self._granted = frozenset(
@@ -97,7 +96,7 @@ class NodeAllocator(Allocator):
 
     def host(self, node: str) -> int:
         """The host number of `node`. Raises AddressError until the registry has published one."""
-        number = self._hosts.get(node)
+        number = self.hosts.get(node)
         if number is None:
             raise AddressError(no_host_number(node))
         return number

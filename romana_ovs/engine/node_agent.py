@@ -186,6 +186,7 @@ class NodeAgent:
         self._endpoints.update(cluster, Changes.between(old, cluster), first=first)
         if first:
             self._identities.restore(self._restored_identities())
+            self._restored = {}
         return freed != self.allocator.freed or endpoints != self.allocator.endpoints
 
     @property
