@@ -21,7 +21,7 @@ def undeclared_ports(context: LintContext) -> Iterator[Problem]:
             for index, port in enumerate(rule.ports):
                 if isinstance(port.port, str):
                     yield from _name(context, policy, rule, index, servers)
-                elif port.port not in (None, DNS_PORT):  # DNS has checks of its own
+                elif port.port is not None:
                     yield from _number(context, policy, rule, index, servers)
 
 
@@ -69,22 +69,29 @@ def _number(
 ) -> Iterator[Problem]:
     """A number that none of `servers` declares: that of a Service, or one where all of them declare others.
 
-    Declaring ports is optional, so that a number which only some pods lack means nothing.
+    Declaring ports is optional, so that a number which only some pods lack means nothing. DNS has checks of its own
+    (`dns`), but for servers behind a Service that listen on another port, as those of OpenShift on 5353.
     """
     port, path = rule.ports[index], f"{rule.port_path(index)}.port"
     declared = [[one.number for one in pod.ports if one.protocol is port.protocol] for pod in servers]
     if any(port.has(number) for group in declared for number in group):
         return
     match = _service_port(context, port, servers)
-    if match is not None and not any(other.has(match[1].target) for other in rule.ports):
+    if match is not None and not _allows_target(rule, match[1], servers):
         service, mapped = match
         reason = f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
         yield policy.warning(path, f"{reason}write port: {mapped.target}?")
-    elif declared and all(declared):
+    elif port.port != DNS_PORT and declared and all(declared):
         there = listed([f"{number}" for number in sorted({number for group in declared for number in group})])
         text = f"{port.port}" if port.end is None else f"{port.port}-{port.end}"
         reason = f"no pod that it concerns declares {text}/{port.protocol.value}; they declare {there}"
         yield policy.note(path, reason)
+
+
+def _allows_target(rule: Rule, mapped: ServicePort, servers: Sequence[Pod]) -> bool:
+    """Whether the rule also has the port of the pods to which a Service translates its own, by name or by number."""
+    declared = {one.number for pod in servers for one in pod.ports if one.name == mapped.target}
+    return any(port.has(target) for port in rule.ports for target in (mapped.target, *declared))
 
 
 def _service_port(context: LintContext, port: PolicyPort, servers: Sequence[Pod]) -> tuple[Service, ServicePort] | None:
