@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from romana_ovs.kube.decode.labels import read_labels
 from romana_ovs.kube.decode.validation import Validator
@@ -46,6 +47,16 @@ class Toleration:
         if self.key and self.key != taint.key:
             return False
         return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
+
+
+KUBELET_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        f"{prefix}kubernetes.io/{key}": value
+        for prefix in ("", "beta.")
+        for key, value in {"os": "linux", "arch": "amd64"}.items()
+    }
+)
+"""Labels that a kubelet on Linux adds to its Node, for Node objects that were written by hand, or are not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +114,13 @@ class NodeSelection:
 
     @property
     def depends_on_labels(self) -> bool:
-        """Whether it depends on labels of nodes."""
-        terms = self.terms or ()
-        return bool(self.labels) or any(not requirement.field for term in terms for requirement in term)
+        """Whether it depends on labels of nodes, other than those that a kubelet on Linux gives each."""
+        terms = [[one for one in term if not one.field] for term in self.terms or ()]
+        keys = {requirement.key for term in terms for requirement in term} | self.labels.keys()
+        if not keys <= KUBELET_LABELS.keys():
+            return True
+        selects = all(KUBELET_LABELS[key] == value for key, value in self.labels.items())
+        return not selects or not all(one.matches("", KUBELET_LABELS) for term in terms for one in term)
 
     def matches(self, name: str, labels: Mapping[str, str] | None, taints: Collection[Taint] = ()) -> bool:
         """Whether the pods may run on the node; with `labels` None (not known) every label counts as matching."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from romana_ovs.kube.admission.policy_quota import apply_quota, quota_problem
+from romana_ovs.kube.decode.node_selection import KUBELET_LABELS
 from romana_ovs.kube.decode.objects import DecodedObject, SourceLocation
 from romana_ovs.kube.decode.workloads import Workload, template_path
 from romana_ovs.kube.manifests.pod_uids import PodUids
@@ -29,12 +30,6 @@ from romana_ovs.model.objects import (
 from romana_ovs.model.settings import Settings
 
 HOSTNAME_LABEL = "kubernetes.io/hostname"
-_KUBELET_LABELS = {
-    f"{prefix}kubernetes.io/{key}": value
-    for prefix in ("", "beta.")
-    for key, value in {"os": "linux", "arch": "amd64"}.items()
-}
-"""Labels that a kubelet adds to its Node, for Node objects that were written by hand."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -154,7 +149,7 @@ def _schedulable(objects: Iterable[DecodedObject], nodes: Mapping[str, Node]) ->
     """The nodes in sorted order, with the labels that a kubelet gives each, unless they are not declared."""
     taints = {item.value.name: item.taints for item in objects if isinstance(item.value, Node)}
     return [
-        Schedulable(name, {**_KUBELET_LABELS, HOSTNAME_LABEL: name, **node.labels}, taints[name])
+        Schedulable(name, {**KUBELET_LABELS, HOSTNAME_LABEL: name, **node.labels}, taints[name])
         if name in taints
         else Schedulable(name)
         for name, node in sorted(nodes.items())
