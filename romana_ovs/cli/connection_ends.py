@@ -101,8 +101,8 @@ class Services:
         return ServiceTarget(service, service_port(service, port), f"Service {service}")
 
 
-def parse_end(text: str, option: str) -> End:
-    """The address, pod or Service in an argument. Raises InputError."""
+def parse_end(text: str, option: str, pods: Iterable[str] = ()) -> End:
+    """The address, pod or Service in an argument. Raises InputError, with those of `pods` that may be meant."""
     for prefix in SERVICE_PREFIXES:
         rest = text.removeprefix(prefix).split("/")
         if text.startswith(prefix) and len(rest) == 2 and all(rest):
@@ -121,7 +121,7 @@ def parse_end(text: str, option: str) -> End:
         address = ip_address(text)
     except ValueError as error:
         kinds = "a pod" if option == "--from" else "a pod or Service"
-        reason = f"{text!r} is neither {kinds} (namespace/name) nor an IPv4 address"
+        reason = f"{text!r} is neither {kinds} (namespace/name) nor an IPv4 address{_namespace_hint(text, pods)}"
         raise InputError.because(reason, field=option) from error
     if isinstance(address, IPv6Address):
         raise InputError.because(f"{address} is IPv6; only IPv4 is evaluated", field=option)
@@ -197,6 +197,15 @@ def _left_out_hint(name: str, left_out: Iterable[LeftOut]) -> str:
         if one.name and (name == one.name or name.startswith(f"{one.name}-")):
             return f"; {one.kind} {one.name} {one.reason}"
     return ""
+
+
+def _namespace_hint(name: str, pods: Iterable[str]) -> str:
+    """A hint with the pods of this name, or of a workload of this name, in any namespace, or nothing."""
+    keys = sorted(pods)
+    named = [key for key in keys if key.partition("/")[2] == name]
+    made = [key for key in keys if name and key.partition("/")[2].startswith(f"{name}-")]
+    hints = (named or made)[:_MAX_HINTS]
+    return f"; did you mean {' or '.join(hints)}?" if hints else ""
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     port = PortRef.parse(args.port, field="--port")
     state = saved_state(args.state)
     loaded = load_folder(args)
-    source, destination = parse_end(args.source, "--from"), parse_end(args.destination, "--to")
+    pods = loaded.cluster.pods
+    source, destination = parse_end(args.source, "--from", pods), parse_end(args.destination, "--to", pods)
     resolver = _resolver(loaded, state, (source, destination))
     known = resolver.addresses
     addresses: Mapping[PodKey, IPv4Address] = known.pods if known is not None else {}

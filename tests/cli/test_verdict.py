@@ -159,7 +159,12 @@ def test_json(
         ("a/wbe", "a/db", "80", "--from: there is no pod a/wbe; did you mean a/web"),
         ("a/web", "c/db", "80", "--to: there is no pod c/db; did you mean a/db"),
         ("a/web", "zz/qqqqqqq", "80", "--to: there is no pod zz/qqqqqqq"),
-        ("web", "a/db", "80", "--from: 'web' is neither a pod (namespace/name) nor an IPv4 address"),
+        (
+            "web",
+            "a/db",
+            "80",
+            "'web' is neither a pod (namespace/name) nor an IPv4 address; did you mean a/web or b/web?",
+        ),
         ("a/web", "10.0.0.256", "80", "--to: '10.0.0.256' is neither"),
         ("a/web", "a/", "80", "--to: 'a/' is neither"),
         ("a/web", "a/db", "http/tcp", "--port: 'http/tcp' is not a port"),
