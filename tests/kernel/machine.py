@@ -53,7 +53,7 @@ class Accelerator:
 
 KERNEL_VIRTUAL_MACHINE = Accelerator("KVM", ("-accel", "kvm", "-cpu", "host"), KVM_BOOT_SECONDS, 1.5)
 EMULATION = Accelerator(
-    "QEMU's emulation", ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max"), EMULATED_BOOT_SECONDS, 5.0
+    "QEMU's emulation", ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max"), EMULATED_BOOT_SECONDS, 8.0
 )
 
 
