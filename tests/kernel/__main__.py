@@ -33,7 +33,8 @@ PYTEST = ("-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider", "-p", 
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code of pytest in the machine; 2 when there is no machine, 0 if that is to be accepted."""
     arguments = _parser().parse_args(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # SIGINT, too: a shell has what it starts in the background ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
         return _run(arguments)

@@ -142,7 +142,8 @@ from pathlib import Path
 from tests.kernel import machine
 from tests.kernel.__main__ import interrupt
 from tests.kernel.image import Image
-signal.signal(signal.SIGTERM, interrupt)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, interrupt)
 machine.KVM = Path("/none")
 folder = Path({str(world.folder)!r})
 machine.run_job(Image(folder), machine.Job(folder / "pids", lambda how: "", 50.0), print, print)
