@@ -88,8 +88,8 @@ class EchoServer:
 @pytest.fixture(scope="module", params=[Fabric.LINK, Fabric.VXLAN], ids=lambda fabric: fabric.value)
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EditableCluster]:
     """Two servers, on the client's node and on another, with an echo on both ports."""
-    # Asked here, not at import: the first such socket loads the module, whose answers to the other tests' probes of SCTP
-    # (an ABORT from a pod that has no such socket) race with those of the emulator's agents.
+    # Asked here, not at import: the first such socket loads the module. Its answer to other tests' probes of SCTP, an
+    # ABORT from a pod that has no such socket, races with that of the emulator's agents.
     if not _has_sctp():
         pytest.skip("this kernel has no SCTP")
     folder: Path = tmp_path_factory.mktemp("sctp")
