@@ -122,6 +122,7 @@ def untyped(schema: dict[str, object], path: str = "") -> list[str]:
 def test_other_objects_pass_unchanged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}}
     documents: list[object] = [
         {
             "apiVersion": "v1",
@@ -130,7 +131,7 @@ def test_other_objects_pass_unchanged(
             "data": {"on": "yes", "day": "2024-01-01"},
         },
         WANTED,
-        {"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "Service"}, WANTED]},
+        {"apiVersion": "v1", "kind": "List", "items": [service, WANTED]},
         {
             "apiVersion": "extensions/v1beta1",
             "kind": "ThirdPartyResource",

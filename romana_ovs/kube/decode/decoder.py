@@ -245,8 +245,19 @@ class _Decoder:
             yield self._result(validator, kind, meta.name, meta=meta, read=decoded, taints=taints, source=value)
 
     def _report_duplicates(self, validator: Validator, *, but: str | None = None) -> None:
-        """Record an error for each key that occurs twice in this object, except below the path `but`."""
+        """Record an error for each key that occurs twice in this object, except below the path `but`.
+
+        Where `apiVersion` and `kind` do, the separator between two objects is missing.
+        """
+        lines = {duplicate.path: duplicate.line for duplicate in self.document.duplicates}
+        joined = () if validator.prefix or not lines.keys() >= {"apiVersion", "kind"} else _OBJECT_FIELDS + ("items",)
+        if joined:
+            first = min(line for path, line in lines.items() if path in joined)
+            reason = "two objects are one document, of which kubectl reads the second: write --- on a line before line"
+            validator.error("", f"{reason} {first}")
         for duplicate in self.document.duplicates:
+            if duplicate.path in joined:
+                continue
             if duplicate.path.startswith(validator.prefix) and not (but and duplicate.path.startswith(but)):
                 line = f", again in line {duplicate.line}" if duplicate.line else ""
                 validator.error(duplicate.path.removeprefix(validator.prefix), f"is given twice{line}")
