@@ -79,11 +79,12 @@ def _directions(fields: Mapping[str, object], validator: Validator) -> frozenset
 
 def _rules(value: object, path: str, validator: Validator) -> tuple[PolicyRule, ...]:
     side = "from" if path.endswith("ingress") else "to"
+    hint = f" (a peer has podSelector, namespaceSelector or ipBlock; ports stand beside {side})"
     return tuple(
         PolicyRule(
             peers=tuple(
                 _peer(peer, at, validator)
-                for at, peer in validator.mappings_in(entry.get(side), f"{where}.{side}", _PEER)
+                for at, peer in validator.mappings_in(entry.get(side), f"{where}.{side}", _PEER, hint=hint)
             ),
             ports=tuple(
                 read_port(port, at, validator)

@@ -5,6 +5,7 @@ Sources: Kubernetes meta/v1 LabelSelector; networking.k8s.io/v1 NetworkPolicyPor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from romana_ovs.kube.decode.labels import read_labels
@@ -18,6 +19,9 @@ MAX_PORT = 65535
 NOTHING = Selector((Requirement("romana.io/nothing", Operator.IN, frozenset()),))
 """Selects no pod, whatever its labels: the meaning of an empty peer in a policy of romana.io."""
 
+_PORT_RANGE = re.compile(r"([0-9]{1,5})[-:]([0-9]{1,5})")
+_PORT_OF_PROTOCOL = re.compile(r"([0-9]{1,5})/(tcp|udp|sctp)", re.IGNORECASE)
+_EVERY_PORT = ("", "*", "-1", "0-65535", "1-65535")
 _SELECTOR = ("matchLabels", "matchExpressions")
 _OPERATORS = {operator.value: operator for operator in Operator}
 _PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
@@ -73,6 +77,16 @@ def read_protocol(value: object, path: str, validator: Validator) -> Protocol:
     return protocol
 
 
+def _port_hint(text: str) -> str:
+    """What a text that is no port name probably means, written as a policy has it; empty when that is not known."""
+    if text in _EVERY_PORT:
+        return " (for every port leave out port)"
+    if match := _PORT_RANGE.fullmatch(text):
+        return f" (a range is port: {match[1]} with endPort: {match[2]})"
+    match = _PORT_OF_PROTOCOL.fullmatch(text)
+    return f" (write port: {match[1]} with protocol: {match[2].upper()})" if match else ""
+
+
 def read_port(entry: Mapping[str, object], path: str, validator: Validator) -> PolicyPort:
     """One port entry of a policy: without `port` all ports of the protocol, without `protocol` TCP."""
     protocol = read_protocol(entry.get("protocol"), f"{path}.protocol", validator)
@@ -81,7 +95,7 @@ def read_port(entry: Mapping[str, object], path: str, validator: Validator) -> P
     if isinstance(port, str):
         number = port
         if fault := port_name_fault(port):
-            validator.error(f"{path}.port", fault)
+            validator.error(f"{path}.port", fault + _port_hint(port))
     else:
         number = validator.integer(port, f"{path}.port", low=1, high=MAX_PORT)
     end = validator.integer(entry.get("endPort"), f"{path}.endPort", low=1, high=MAX_PORT)

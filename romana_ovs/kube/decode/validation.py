@@ -91,13 +91,13 @@ class Validator:
         return value
 
     def mappings_in(
-        self, value: object, path: str, known: Collection[str] | None = None
+        self, value: object, path: str, known: Collection[str] | None = None, *, hint: str = ""
     ) -> Iterator[tuple[str, Mapping[str, object]]]:
         """(path, mapping) of each mapping in the list `value`; other entries are errors and left out."""
         for index, entry in enumerate(self.sequence(value, path)):
             where = f"{path}[{index}]"
             if isinstance(entry, dict):
-                yield where, self.mapping(entry, where, known)
+                yield where, self.mapping(entry, where, known, hint=hint)
             else:
                 self.error(where, f"must be an object, not {word_for(entry)}")
 
