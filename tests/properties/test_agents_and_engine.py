@@ -26,6 +26,7 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import Reference
+from tests.properties.agreement import BEHAVIOUR
 from tests.support.hypothesis_profiles import examples
 from tests.support.reordered_messages import MOST_ROUNDS, AgentsSimCluster, RegistryAndAgents, tables, tunnelled
 from tests.support.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
@@ -189,7 +190,7 @@ def test_nothing_stops_or_opens_while_messages_are_on_their_way(
     """
     simulation = RegistryAndAgents(cluster)
     simulation.settle()
-    rig = AgentsSimCluster(simulation)
+    rig = AgentsSimCluster(simulation, behaviour=data.draw(BEHAVIOUR))
     rig.lagging = frozenset({lagging} if lagging is not None else ())
     chosen = every_pair(rig)
     for _ in range(data.draw(st.integers(1, 2))):
@@ -234,7 +235,7 @@ def test_nothing_opens_to_what_a_pod_of_a_node_that_is_away_was(
     """It becomes another there, or goes, and then other rules come: they admit what it was only if they say so."""
     simulation = RegistryAndAgents(cluster)
     simulation.settle()
-    rig = AgentsSimCluster(simulation)
+    rig = AgentsSimCluster(simulation, behaviour=data.draw(BEHAVIOUR))
     rig.lagging = frozenset({lagging})
     theirs = sorted(key for key, pod in cluster.pods.items() if pod.node == lagging)
     if not theirs:

@@ -29,6 +29,8 @@ from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import NodeView
+from romana_ovs.simulator.conntrack import Conntrack
+from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from tests.support.confirming_engine import ConfirmingEngine
@@ -200,8 +202,9 @@ class RegistryAndAgents:
 class AgentsSimCluster(SimCluster):
     """The switches of node agents, each programmed when the test says so."""
 
-    def __init__(self, simulation: RegistryAndAgents) -> None:
+    def __init__(self, simulation: RegistryAndAgents, *, behaviour: ConntrackBehaviour = NETDEV) -> None:
         self.simulation = simulation
+        self.behaviour = behaviour
         self.lagging: frozenset[str] = frozenset()
         self.cluster = simulation.cluster
         self.switches = {}
@@ -223,7 +226,7 @@ class AgentsSimCluster(SimCluster):
             if name in self.switches:
                 self.switches[name].program(flows)
             else:
-                self.switches[name] = Switch(flows)
+                self.switches[name] = Switch(flows, conntrack=Conntrack(self.behaviour))
         self.simulation.node_programs(name)
         if self.switches.keys() >= self.facts.keys():
             self.network = Network(self.switches, Wiring.of(self.facts))
