@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from ovs.unixctl.client import UnixctlClient
 
@@ -23,7 +24,7 @@ from tests.integration.wire import MARKER
 
 MARKER_PORT = 999
 LOCAL = 0xFFFE
-_MARKER_FLOW = f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}"
+_MARKER_FLOWS = (f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}",)
 PCAP_HEADER = 24
 RECORD_HEADER = 16
 PATIENCE = patience(20.0)
@@ -43,6 +44,7 @@ class DummyOvs:
     directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="romana-dummy-")))
     _client: UnixctlClient | None = None
     _read: dict[int, int] = field(default_factory=dict)
+    marker_flows: ClassVar[tuple[str, ...]] = _MARKER_FLOWS
 
     def __enter__(self) -> DummyOvs:
         run = str(self.directory)
@@ -116,9 +118,12 @@ class DummyOvs:
     def program(self, text: str) -> None:
         """Replace all flows by those of `text`, and one that lets the marker frame through."""
         path = self.directory / "flows"
-        path.write_text(f"{text.rstrip()}\n{_MARKER_FLOW}\n")
+        path.write_text(f"{text.rstrip()}\n{self._marker_text()}")
         self.ofctl("del-flows", "br0")
         self.ofctl("add-flows", "br0", str(path))
+
+    def _marker_text(self) -> str:
+        return "".join(f"{line}\n" for line in self.marker_flows)
 
     def difference(self, text: str) -> tuple[set[str], set[str]]:
         """The flows that the bridge has and those that `text` has instead, as `ovs-ofctl diff-flows` words them.
@@ -127,7 +132,7 @@ class DummyOvs:
         masks of nw_frag differ though they print alike; what reads the same counts as the same here.
         """
         path = self.directory / "wanted"
-        path.write_text(f"{text.rstrip()}\n{_MARKER_FLOW}\n")
+        path.write_text(f"{text.rstrip()}\n{self._marker_text()}")
         command = ["ovs-ofctl", "-O", "OpenFlow15", "diff-flows", "br0", str(path)]
         done = subprocess.run(command, env=self._env, capture_output=True, text=True, check=False)
         assert not done.stderr, done.stderr

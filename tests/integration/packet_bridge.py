@@ -16,12 +16,14 @@ from romana_ovs.model.bridge import DatapathType
 from romana_ovs.simulator.conntrack_behaviour import BEHAVIOURS, ConntrackBehaviour
 from tests.integration.dummy_interfaces import DummyOvs, interface
 from tests.integration.dummy_switch import DummySwitch
-from tests.integration.veth_ports import BRIDGE, MARKER_FLOW, MARKER_NAME, MARKER_PORT, VethPorts
+from tests.integration.veth_ports import BRIDGE, MARKER_FLOWS, MARKER_NAME, MARKER_PORT, VethPorts
 from tests.support.datapath import datapath_type
 
 
 class VethOvs(DummyOvs):
     """One bridge `br0` on the kernel's datapath."""
+
+    marker_flows = MARKER_FLOWS
 
     def __init__(self, ports: tuple[int, ...]) -> None:
         super().__init__(ports)
@@ -78,7 +80,7 @@ class VethSwitch(DummySwitch):
 
     def load(self, lines: list[str]) -> None:
         """Replace all flows, as one bundle; no megaflow of the former ones is left."""
-        super().load([*lines, MARKER_FLOW])
+        super().load([*lines, *MARKER_FLOWS])
         self.run("ovs-appctl", "revalidator/purge")
 
     def send(self, port: str, *frames: bytes) -> dict[str, list[bytes]]:

@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from romana_ovs.pipeline.fields import SCTP
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import MIDSTREAM, ORIGINAL, REPLY, UNSELECTED
 from romana_ovs.policy.view import ClientGroup, ServerGroup
 from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.interpret import Switch
-from romana_ovs.simulator.packet import ACK, SYN, Packet, echo, sctp, tcp, transport, udp
+from romana_ovs.simulator.packet import ACK, COOKIE_ACK, COOKIE_ECHO, DATA, SYN, Packet, echo, sctp, tcp, transport, udp
 from tests.integration.dummy_interfaces import DummyOvs, wanted
 from tests.integration.packet_bridge import behaviour, packet_ovs
 from tests.integration.wire import frame, packet_of
@@ -87,6 +88,12 @@ def opened(ovs: DummyOvs, packet: Packet) -> tuple[Pair, Packet]:
     assert [port for port, _ in pair.send(1, packet)] == [UPLINK_PORT]
     answer = wired(pair, "s", packet.reply(), REPLY)
     assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
+    if packet.nw_proto == SCTP:
+        # An established association: Linux keeps an unfinished handshake for three seconds only.
+        cookie, answer = replace(packet, sctp_chunk=COOKIE_ECHO), replace(answer, sctp_chunk=COOKIE_ACK)
+        assert [port for port, _ in pair.send(1, cookie)] == [UPLINK_PORT]
+        assert [port for port, _ in pair.send(UPLINK_PORT, answer)] == [1]
+        answer = replace(answer, sctp_chunk=DATA)
     return pair, answer
 
 

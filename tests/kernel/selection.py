@@ -49,6 +49,7 @@ SELECTIONS = (
             "tests/integration/test_conntrack_rows.py",
             "tests/integration/test_conntrack_model.py",
             "tests/integration/test_trace.py",
+            "tests/integration/test_revalidation_rows.py",
         ),
         sample=("tests/integration/test_conntrack_rows.py",),
     ),
