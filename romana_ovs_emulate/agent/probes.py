@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from romana_ovs_emulate.agent.servers import SctpEndpoint
 
-RESEND_SECONDS = (0.15, 0.4, 0.8)
-"""When a request over UDP or SCTP is sent again, in seconds from its start."""
+RESEND_SECONDS = (0.15, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
+"""When a request over UDP or SCTP is sent again, in seconds from its start: a slow machine's datapath may drop by an
+earlier verdict for seconds. TCP sends its SYN again for as long."""
 READ_BYTES = 65536
 
 
