@@ -12,6 +12,7 @@ import pytest
 
 from romana_ovs.cli.main import main
 from romana_ovs_emulate.cli import demo
+from romana_ovs_emulate.datapath import kernel_has_openvswitch
 from tests.support.command import run_command
 from tests.support.datapath import datapath_type
 
@@ -30,6 +31,8 @@ def test_every_step_is_measured_as_the_seed_tells_it(options: tuple[str, ...]) -
     done = play("--json", *options)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
+    assert result["datapath"] == datapath_type().value
+    assert f"datapath {datapath_type().value} ..." in done.stderr
     steps = {step["name"][0]: step for step in result["steps"]}
     assert list(steps) == ["a", "b", "c", "d"]
     pods = steps["a"]["matrix"]["pods"]
@@ -49,6 +52,14 @@ def test_every_step_is_measured_as_the_seed_tells_it(options: tuple[str, ...]) -
     assert max(figures["cut_milliseconds"].values()) < 1000
     assert all(kinds["total"] > 0 for kinds in figures["flows"].values())
     assert figures["applied_milliseconds"] > 0
+
+
+@pytest.mark.skipif(kernel_has_openvswitch(), reason="this kernel has the module")
+def test_system_without_the_module_is_one_sentence() -> None:
+    done = play("--datapath", "system")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("romana-ovs:")]
+    assert "needs the kernel's module openvswitch" in line and "use the datapath netdev" in line
 
 
 def test_a_wrong_verdict_is_named_and_exits_1(

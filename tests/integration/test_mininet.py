@@ -15,6 +15,7 @@ import pytest
 
 from romana_ovs.model.bridge import DatapathType
 from romana_ovs.switch.sctp_probe import PROBE_ZONE
+from romana_ovs_emulate.patience import patience
 from tests.support.datapath import datapath_type
 from tests.support.private_ovs import START_SWITCH
 
@@ -69,7 +70,7 @@ def apart(rundir: Path, *argv: str, stdin: str = "") -> subprocess.CompletedProc
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(120),
         check=False,
     )
 

@@ -19,12 +19,13 @@ import pytest
 
 from romana_ovs.config import FILE_NAME, load_settings
 from romana_ovs.model.settings import Settings
+from romana_ovs_emulate.patience import patience
 from tests.support.datapath import datapath_type
 from tests.support.private_ovs import START_SWITCH
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECONDS = 120
+SECONDS = patience(120)
 PROGRAMS = {
     "romana-ovs": "from romana_ovs.cli.main import main",
     "ryu-manager": "from romana_ovs import _ryu_shim; _ryu_shim.install(); from ryu.cmd.manager import main",
