@@ -22,8 +22,8 @@ MARKER_FLOWS = (
     f"{_MARKER_MATCH},dl_src=02:00:00:00:00:00 actions=drop",
 )
 """The second one matches nothing that is sent: with it megaflows have the source, so that every marker is an upcall."""
-QUIET_SECONDS = 0.08
-UPCALLS = 4
+QUIET_SECONDS = 0.12
+UPCALLS = 8
 """How long nothing comes out when a frame is done: at least so many seconds, and the time of so many upcalls. Each pass
 of a frame through conntrack may be an upcall of its own, which the marker does not wait for."""
 PATIENCE = 60.0
