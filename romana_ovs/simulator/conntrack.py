@@ -111,7 +111,7 @@ class Conntrack:
         if not before & TRK or before & INV or not self.behaviour.packet_keeps_entry:
             before = 0
         entry, reply = self._find(key)
-        if entry is not None and reply and commit is not None and commit.force and self._may_force(packet, before):
+        if entry is not None and reply and commit is not None and commit.force and self._may_force(packet):
             del self._entries[entry.original]
             entry, before = None, 0
         if entry is None:
@@ -120,10 +120,8 @@ class Conntrack:
             return _tracked(self._commit(entry, commit), before)
         return self._track_known(entry, reply, packet, commit)
 
-    def _may_force(self, packet: Packet, before: int) -> bool:
-        if packet.is_error:
-            return self.behaviour.force_by_errors
-        return bool(before) or not self.behaviour.packet_keeps_entry
+    def _may_force(self, packet: Packet) -> bool:
+        return self.behaviour.force_by_errors or not packet.is_error
 
     def _find(self, key: FiveTuple) -> tuple[Entry | None, bool]:
         entry = self._entries.get(key)

@@ -26,8 +26,7 @@ class ConntrackBehaviour:
     invalid_keeps_entry: bool
     """Whether an invalid packet of an entry has its mark, label and original tuple, and a commit writes them."""
     packet_keeps_entry: bool
-    """Whether ct() does not track a packet again that it has tracked in this zone before; and whether only then `force`
-    reverses an entry."""
+    """Whether ct() does not track a packet again that it has tracked in this zone before."""
     force_by_errors: bool
     """Whether `force` deletes the entry that a related ICMP error is about."""
     reassembles: bool

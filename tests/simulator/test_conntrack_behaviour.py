@@ -131,14 +131,14 @@ def test_sctp_of_the_kernel_needs_the_other_ends_tag() -> None:
     assert states(KERNEL, first, first.reply(), cookie, cookie.reply())[2:] == ["+est", "+est+rpl"]
 
 
-def test_force_in_the_kernel_needs_a_lookup_before() -> None:
-    packet = udp(A, 1, 2)
-    for behaviour, before, source in ((KERNEL, "", A), (KERNEL, "looked up", B), (NETDEV, "", B)):
-        conntrack = Conntrack(behaviour)
-        conntrack.process(packet, 1, COMMIT)
-        state = conntrack.process(packet.reply(), 1).state if before else 0
-        conntrack.process(packet.reply(), 1, FORCE, before=state)
-        assert [entry.original.source for entry in conntrack.entries()] == [source.nw_src]
+@BOTH
+@pytest.mark.parametrize("looked_up", [False, True])
+def test_force_reverses_with_and_without_a_lookup(behaviour: ConntrackBehaviour, *, looked_up: bool) -> None:
+    packet, conntrack = udp(A, 1, 2), Conntrack(behaviour)
+    conntrack.process(packet, 1, COMMIT)
+    state = conntrack.process(packet.reply(), 1).state if looked_up else 0
+    conntrack.process(packet.reply(), 1, FORCE, before=state)
+    assert [entry.original.source for entry in conntrack.entries()] == [B.nw_src]
 
 
 @pytest.mark.parametrize(("behaviour", "left"), [(NETDEV, 0), (KERNEL, 1)], ids=["netdev", "kernel"])
