@@ -6,14 +6,11 @@ The kernel's datapath forwards and keeps its connections while no ovs-vswitchd r
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -64,7 +61,6 @@ class Program:
             self._process.kill()
 
 
-RESTART = Path(__file__).parents[2] / "etc" / "openvswitch" / "restart.sh"
 Streams = dict[str, Program]
 
 
@@ -145,40 +141,3 @@ def test_connections_go_on_over_a_killed_and_restarted_switch(cluster: LiveClust
         longest = {name: stream.report()["gap"] for name, stream in streams.items()}
         print(programmed, longest)
         assert {name: gap for name, gap in longest.items() if gap > 2 * programmed + NOTICED_SECONDS} == {}
-
-
-def _restart(cluster: LiveCluster, name: str) -> subprocess.CompletedProcess[str]:
-    """What etc/openvswitch/restart.sh says of a node, whose switch is ended as `systemctl restart` does."""
-    node = cluster.node(name)
-    pid, folder = node.switch_pid(), str(node.folder)
-    daemon = ["ovs-vswitchd", node.ovsdb, "--disable-system-route", f"--pidfile={folder}/ovs-vswitchd.pid", "--detach"]
-    start = shlex.join(inside(node.netns, [*daemon, "--no-chdir", f"--log-file={folder}/ovs-vswitchd.log"]))
-    command = f"kill {pid}; while kill -0 {pid}; do sleep 0.05; done 2> /dev/null; sleep {DEAD_SECONDS}; {start}"
-    environment = {**os.environ, **node.environment}
-    done = subprocess.run(
-        [str(RESTART), "sh", "-c", command], env=environment, capture_output=True, text=True, check=False
-    )
-    node.run.record(node.switch_pid())
-    return done
-
-
-@pytest.mark.parametrize("upgraded", ["node1", "node2"])
-def test_a_clean_restart_of_a_switch_needs_no_controller(cluster: LiveCluster, upgraded: str) -> None:
-    """With etc/openvswitch/restart.sh the kernel forwards all the while; a userspace bridge gets its flows anew."""
-    with _streams(cluster) as streams:
-        before, meaning = _entries(cluster, upgraded, streams), cluster.meaning(upgraded)
-        cluster.stop_controller()
-        done = _restart(cluster, upgraded)
-        assert done.returncode == 0, done.stderr
-        assert "flow-restore-wait" not in cluster.node(upgraded).vsctl("get", "open_vswitch", ".", "other_config")
-        if datapath_type() is DatapathType.SYSTEM:
-            _answered(streams)
-        longest = {name: stream.report()["gap"] for name, stream in streams.items()}
-        sent = cluster.start_controller()
-        _answered(streams)
-        assert cluster.meaning(upgraded) == meaning
-        if datapath_type() is DatapathType.SYSTEM:
-            print(longest)
-            assert {name: gap for name, gap in longest.items() if gap > 3 * NOTICED_SECONDS} == {}
-            assert sent[upgraded] == 0
-            assert before and before <= _entries(cluster, upgraded, streams)
