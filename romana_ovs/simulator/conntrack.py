@@ -108,15 +108,16 @@ class Conntrack:
         key = self._tuple(packet, zone)
         if key is None:
             return Tracked(zone, INV | TRK, 0, 0)
-        if not before & TRK or before & INV or not self.behaviour.packet_keeps_entry:
+        if not self.behaviour.packet_keeps_entry:
             before = 0
         entry, reply = self._find(key)
-        if entry is not None and reply and commit is not None and commit.force and self._may_force(packet):
+        force = commit is not None and commit.force and not before & INV and self._may_force(packet)
+        if entry is not None and reply and force:
             del self._entries[entry.original]
             entry, before = None, 0
         if entry is None:
             return self._track_new(key, packet, commit)
-        if before:
+        if before & TRK and not before & INV:
             return _tracked(self._commit(entry, commit), before)
         return self._track_known(entry, reply, packet, commit)
 

@@ -141,6 +141,14 @@ def test_force_reverses_with_and_without_a_lookup(behaviour: ConntrackBehaviour,
     assert [entry.original.source for entry in conntrack.entries()] == [B.nw_src]
 
 
+def test_force_does_nothing_to_what_the_kernel_found_invalid() -> None:
+    conntrack, crossing = Conntrack(KERNEL), tcp(B, 80, 4000)
+    conntrack.process(OPENING.with_flags(ACK), 1, COMMIT)
+    state = conntrack.process(crossing, 1).state
+    assert words(conntrack.process(crossing, 1, FORCE, before=state)) == "+inv"
+    assert [entry.original.source for entry in conntrack.entries()] == [A.nw_src]
+
+
 @pytest.mark.parametrize(("behaviour", "left"), [(NETDEV, 0), (KERNEL, 1)], ids=["netdev", "kernel"])
 def test_force_by_an_error_deletes_in_userspace_only(behaviour: ConntrackBehaviour, left: int) -> None:
     conntrack = Conntrack(behaviour)
