@@ -109,7 +109,7 @@ def lost(data: bytes, content: FileContent) -> Iterator[str]:
     for document in parsed.documents:
         for kind in kinds(document.value):
             taken = any(item.location.document == document.number for item in content.objects)
-            ignored = any(one.partition(".")[0] == plain(kind) for one in content.ignored)
+            ignored = any(one == plain(kind) or one.startswith(plain(kind) + ".") for one in content.ignored)
             if not (taken or ignored or document.number in named):
                 yield f"{kind} of document {document.number}"
 
@@ -128,6 +128,7 @@ def kinds(value: object) -> Iterator[str]:
 @settings(max_examples=examples(400))
 @given(mutated())
 @example("apiVersion: security.istio.io/v1\nkind: \ufeffAuthorizationPolicy\n".encode("utf-16"))
+@example(b"apiVersion: networking.k8s.io/v1\nkind: N.NetworkPolicy\n")
 def test_no_traceback_and_no_lost_document(data: bytes) -> None:
     assert list(lost(data, read_bytes("a.yaml", data, Settings()))) == []
     with TemporaryDirectory() as folder:
