@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.policy.matrix import Matrix, PodPath, difference
-from romana_ovs_emulate.controller import Event, Programmed, Refused
+from romana_ovs_emulate.controller import Event, Programmed, Refused, State
 
 LISTED_PATHS = 20
 """How many opened, and how many closed, paths are listed."""
@@ -81,6 +81,8 @@ class Edits:
         self._pending: _Pending | None = None
         self._unmatched: tuple[Programmed, float] | None = None
         """The last event without a known change, and when it came: the change may become known later."""
+        self._generation = -1
+        """The generation of the last state."""
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -102,22 +104,26 @@ class Edits:
             if self._clock() - unmatched[1] > LATE_SECONDS:
                 return
             self._programmed(unmatched[0], before)
-            if self._pending is not None and self._settled():
-                self._report(self._pending)
+            self._report_if_settled()
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, State):
+            self._generation = event.generation
         if self._before is None:
             return
         if isinstance(event, Refused):
             self._on_refusal(event.problems)
-        elif isinstance(event, Programmed):
+            return
+        if isinstance(event, Programmed):
             self._programmed(event, self._before)
-        elif self._pending is not None and event.generation >= self._pending.programmed.generation and self._settled():
-            self._report(self._pending)
+        self._report_if_settled()
 
-    def _report(self, pending: _Pending) -> None:
-        self._pending = None
-        self._on_edit(Edit(pending.opened, pending.closed, pending.programmed))
+    def _report_if_settled(self) -> None:
+        """Report the pending edit once the state shows it, which may come before the event of the change or after."""
+        pending = self._pending
+        if pending is not None and self._generation >= pending.programmed.generation and self._settled():
+            self._pending = None
+            self._on_edit(Edit(pending.opened, pending.closed, pending.programmed))
 
     def _programmed(self, event: Programmed, before: tuple[Cluster, Matrix]) -> None:
         """Begin an edit, or add to the pending one.

@@ -72,6 +72,17 @@ def test_an_edit_with_new_pods_is_reported_once_they_run() -> None:
     assert [edit.lines()[0] for edit in world.told] == ["programmed in 57 ms (flow messages: node1 4, node2 4)"]
 
 
+def test_an_edit_whose_state_comes_before_its_event_is_reported() -> None:
+    """The controller sends a state only when it differs from the last one: no further one may follow the event."""
+    world = World()
+    world.edits.start()
+    world.change(OPEN)
+    world.edits.on_event(State(2))
+    assert world.told == []
+    world.edits.on_event(Programmed(2, 7.0, {"node1": 3}))
+    assert [edit.opened for edit in world.told] == [[PodPath(A, B, "80/tcp")]]
+
+
 def test_an_edit_known_to_the_controller_first_is_reported() -> None:
     world = World()
     world.edits.start()
