@@ -13,7 +13,7 @@ from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.pods import RunningPod
 
 ESTABLISH_SECONDS = patience(5.0)
-SILENCE_SECONDS = 0.5
+SILENCE_SECONDS = patience(0.5)
 """A direction is cut when nothing arrives for this long, in seconds; ends push every 20 ms."""
 GIVE_UP_SECONDS = patience(5.0)
 POLL_SECONDS = 0.05

@@ -22,6 +22,7 @@ from romana_ovs_emulate.cli.options import add_datapath, add_fabric
 from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
 from romana_ovs_emulate.controller import Programmed
 from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.prompt import Prompt
 from romana_ovs_emulate.revocation import RevocationTimes, open_connection
 
@@ -31,7 +32,7 @@ BACKEND = PodKey("default/nginx-backend")
 POLICY_PORT = "80/tcp"
 NODES = 3
 """With two, round-robin placement puts frontend and backend on one node; policies should be shown across nodes."""
-CUT_LIMIT_MS = 1000.0
+CUT_LIMIT_MS = patience(1000.0)
 """An open connection must be cut in both directions within this time of the change, in milliseconds."""
 
 

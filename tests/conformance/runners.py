@@ -20,6 +20,7 @@ import pytest
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import PodPath
 from romana_ovs_emulate.emulation import Emulation
+from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.probe import probe_paths
 from tests.conformance.offline import expected
 from tests.conformance.states import BASE_STATE, State, endpoints, in_lane, lane_name, resolved, states
@@ -27,9 +28,9 @@ from tests.conformance.words import Case, Claim, Manifest, Step
 from tests.support.netns_sockets import within
 
 LANES = 6
-LOOK = 0.4
+LOOK = patience(0.4)
 """Seconds that a closed path is watched: hundreds of times what an open one takes. Open ones get a second chance."""
-PATIENCE = 4.0
+PATIENCE = patience(4.0)
 """Seconds that a single open path may take."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import sys
 import threading
@@ -21,7 +22,7 @@ INTERVAL = 0.01
 """Between an answer and the next message, in seconds."""
 DATAGRAM_SECONDS = 0.05
 """How long an answer to a datagram is awaited."""
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 10.0 * max(1.0, float(os.environ.get("ROMANA_PATIENCE", "") or 1))
 
 
 def protocols() -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Traffic inside one emulated pod that keeps account of itself. A program: run in the pod's namespace, asked by lines.
 
 Its one argument is a JSON list of tasks `{"kind", "address", "port"}`:
-- `udp`: numbered datagrams to a server that echoes them; what was not answered is lost, whatever the time.
+- `udp`: numbered datagrams to a server that echoes them; what is never answered is lost.
 - `dense`: the same, a thousand a second.
 - `connect`: a new TCP connection again and again, asking for `/`.
 - `stream`: one TCP connection to `/stream`, both ends pushing.
@@ -22,12 +22,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-INTERVAL = 0.02
-"""Between two datagrams, pieces or connections, in seconds."""
-DENSE_INTERVAL = 0.001
+SLOWNESS = max(1.0, float(os.environ.get("ROMANA_PATIENCE", "") or 1))
+"""How many times as long as usual everything may take here."""
+INTERVAL = 0.02 * SLOWNESS
+"""Between two datagrams, pieces or connections, in seconds: a slow machine is asked for no more than it can serve."""
+DENSE_INTERVAL = 0.001 * SLOWNESS
 GRACE = 1.5
-"""An answer may take so long on a busy machine, in seconds; a younger question is not counted as lost."""
-CONNECT_SECONDS = 0.95 * float(os.environ.get("ROMANA_PATIENCE", "") or 1)
+"""In seconds: a question is not counted as lost before one that was asked so much later is answered."""
+LONGEST = GRACE * SLOWNESS
+"""A question is counted as lost when it has had no answer for so long, in seconds, whatever is answered."""
+CONNECT_SECONDS = 0.95 * SLOWNESS
 """A connection takes less, unless its first packet was lost: that is sent again after a second (RFC 6298)."""
 
 
@@ -38,12 +42,14 @@ class Udp(asyncio.DatagramProtocol):
         self.interval = interval
         self.asked: dict[int, float] = {}
         self.answered = 0
+        self.newest = 0.0
         self.last = 0.0
         self.next = 0
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        if self.asked.pop(int(data.split()[0]), None) is not None:
+        if (asked := self.asked.pop(int(data.split()[0]), None)) is not None:
             self.answered += 1
+            self.newest = max(self.newest, asked)
             self.last = time.monotonic()
 
     def error_received(self, exc: Exception) -> None:
@@ -60,7 +66,7 @@ class Udp(asyncio.DatagramProtocol):
             await asyncio.sleep(self.interval)
 
     def report(self) -> dict[str, object]:
-        due = time.monotonic() - GRACE
+        due = max(self.newest - GRACE, time.monotonic() - LONGEST)
         lost = [number for number, when in self.asked.items() if when < due]
         oldest = min((number for number, when in self.asked.items() if when >= due), default=self.next)
         settled = self.next - len(self.asked)
