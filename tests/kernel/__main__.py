@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -17,17 +19,25 @@ from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.patience import VARIABLE as PATIENCE
 from tests.kernel.image import CHECKOUT, find_or_build
 from tests.kernel.machine import Accelerator, Job, run_job
-from tests.kernel.packages import NoPackagesError, find_packages, prepare_host
+from tests.kernel.packages import find_packages, prepare_host
 from tests.kernel.selection import MODULES, selected_tests
 from tests.support.datapath import VARIABLE as DATAPATH
 
-SECONDS, SAMPLE_SECONDS = 2700.0, 1500.0
-"""After so long no test of a whole run begins, and none of a sample: twice what they take where nothing else runs."""
+SECONDS, SAMPLE_SECONDS = 2700.0, 600.0
+"""After so long no test of a whole run begins, and none of a sample."""
 MARGIN_SECONDS = 240.0
 """What the last test and the end of the run may take then."""
+PREPARE_SECONDS = 600.0
+"""What installing packages and building the machine may take with `--best-effort`."""
 TEST_SECONDS = 900
 """After so long a test hangs, and ends its run."""
-PYTEST = ("-v", "--tb=short", "--durations=15", "-p", "no:cacheprovider", "-p", "tests.kernel.instant_failures")
+PYTEST = (
+    "-v", "-rs", "--tb=short", "--durations=15", "-p", "no:cacheprovider",
+    "-p", "tests.kernel.instant_failures", "-p", "tests.kernel.begin_limit",
+)  # fmt: skip
+NOT_RUN = "The tests on the kernel's datapath are not run"
+TIMED_OUT = (124, 137)
+"""Exit codes of timeout(1) when it has ended a command."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -37,18 +47,19 @@ def main(words: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
-        return _run(arguments)
-    except NoPackagesError as error:
-        if arguments.skip_without_packages:
-            print(f"The tests on the kernel's datapath are skipped: {error}.")
+        status = _run(arguments)
+    except (SetupError, OSError) as error:
+        if arguments.best_effort:
+            print(f"{NOT_RUN}: {error}.")
             return 0
-        print(error, file=sys.stderr)
-        return 2
-    except SetupError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    if arguments.best_effort and status in TIMED_OUT:
+        print(f"{NOT_RUN} to their end: this machine is too slow for them.")
+        return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the tests and do nothing")
     parser.add_argument("--seconds", type=float, help="begin no test after this time")
     parser.add_argument(
-        "--skip-without-packages", action="store_true", help="exit code 0 where the distribution's packages lack"
+        "--best-effort",
+        action="store_true",
+        help="end at the first failure; exit code 0 where packages are missing, the virtual machine does not start, or "
+        "this one is too slow: what was not run is named",
     )
     parser.add_argument("--script", type=Path, metavar="FILE", help="run a bash script in the machine, not the tests")
     parser.add_argument("tests", nargs="*", help="tests and options of pytest, after `--`, not the chosen ones")
@@ -69,40 +83,54 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("\n".join(tests))
         return 0
-    prepare_host(_progress)
+    with time_limit(PREPARE_SECONDS if arguments.best_effort else 0.0, "the virtual machine is not built"):
+        prepare_host(_progress)
+        image = find_or_build(find_packages(), _progress)
     seconds = arguments.seconds or (SAMPLE_SECONDS if arguments.sample else SECONDS)
-    image = find_or_build(find_packages(), _progress)
     own = arguments.script.read_text() if arguments.script else ""
+    run = Run(tests, seconds, best_effort=arguments.best_effort)
     with tempfile.NamedTemporaryFile(prefix="romana-checkout-", suffix=".tar") as archive:
         pack_checkout(Path(archive.name))
-        job = Job(Path(archive.name), lambda how: own or script_of(tests, how, seconds), seconds + MARGIN_SECONDS)
+        job = Job(Path(archive.name), lambda how: own or run.script(how), seconds + MARGIN_SECONDS)
         return run_job(image, job, _progress, _write)
 
 
-def script_of(tests: Sequence[str], accelerator: Accelerator, seconds: float) -> str:
-    """What the machine runs in bash: modules, then pytest."""
-    variables = {
-        DATAPATH: "system",
-        PATIENCE: f"{accelerator.slowness:g}",
-        "CI": "1",
-        "ROMANA_HYPOTHESIS": "brief" if accelerator.slowness > 2 else "quick",
-        "PYTHONPATH": "/romana",
-        "PYTHONUNBUFFERED": "1",
-    }
-    pytest = [
-        "python", "-m", "pytest", *PYTEST, f"--time-limit={seconds:.0f}", "-o", f"faulthandler_timeout={TEST_SECONDS}",
-        *tests,
-    ]  # fmt: skip
-    return "\n".join(
-        [
-            "set -eu",
-            "export PATH=/venv/bin:$PATH",
-            *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
-            f"modprobe -a {' '.join(MODULES)}",
-            f"exec {shlex.join(pytest)}",
-            "",
-        ]
-    )
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of pytest in the machine: which tests, and after how many seconds none begins."""
+
+    tests: Sequence[str]
+    seconds: float
+    best_effort: bool = False
+
+    def script(self, accelerator: Accelerator) -> str:
+        """What the machine runs in bash: modules, then pytest."""
+        variables = {
+            DATAPATH: "system",
+            PATIENCE: f"{accelerator.slowness:g}",
+            "CI": "1",
+            "ROMANA_HYPOTHESIS": "brief" if accelerator.slowness > 2 else "quick",
+            "PYTHONPATH": "/romana",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return "\n".join(
+            [
+                "set -eu",
+                "export PATH=/venv/bin:$PATH",
+                *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+                f"modprobe -a {' '.join(MODULES)}",
+                f"exec {shlex.join(self._command())}",
+                "",
+            ]
+        )
+
+    def _command(self) -> list[str]:
+        pytest = ["python", "-m", "pytest", *PYTEST, "-o", f"faulthandler_timeout={TEST_SECONDS}"]
+        if not self.best_effort:
+            return [*pytest, f"--time-limit={self.seconds:.0f}", *self.tests]
+        # What is under way some time later is ended, before the machine is. With -x no test has failed until then.
+        limit = ["timeout", "--signal=INT", "--kill-after=30", f"{self.seconds + MARGIN_SECONDS - 60:.0f}"]
+        return [*limit, *pytest, "-x", f"--begin-limit={self.seconds:.0f}", *self.tests]
 
 
 def pack_checkout(archive: Path) -> None:
@@ -116,7 +144,24 @@ def pack_checkout(archive: Path) -> None:
     names = [name for name in listed.stdout.split(b"\0") if name]
     present = [name for name in names if os.path.lexists(os.path.join(os.fsencode(CHECKOUT), name))]
     tar = ["tar", "--create", f"--file={archive}", "--null", "--no-recursion", "--files-from=-"]
-    subprocess.run(tar, cwd=CHECKOUT, input=b"\0".join(present), check=True)
+    if subprocess.run(tar, cwd=CHECKOUT, input=b"\0".join(present), check=False).returncode:
+        raise SetupError("the files of this checkout cannot be packed")
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, problem: str) -> Iterator[None]:
+    """Raise SetupError with `problem` in what takes longer than `seconds` here; 0 is no limit. In the main thread."""
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        raise SetupError(f"{problem} after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ended)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _progress(text: str) -> None:

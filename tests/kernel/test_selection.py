@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.table import CASES
-from tests.kernel.__main__ import main, script_of
+from tests.kernel.__main__ import Run, main
 from tests.kernel.machine import EMULATION
 from tests.kernel.selection import CONFORMANCE, SELECTIONS, selected_tests
 
@@ -47,7 +47,7 @@ def test_the_list_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_names_reach_pytest_as_they_are() -> None:
-    script = script_of(["tests/a.py::test_b[two words; $HOME]", "-x"], EMULATION, 90.0)
+    script = Run(["tests/a.py::test_b[two words; $HOME]", "-x"], 90.0).script(EMULATION)
     assert "export ROMANA_DATAPATH=system\n" in script
     assert "--time-limit=90 " in script
     assert script.endswith("'tests/a.py::test_b[two words; $HOME]' -x\n")
