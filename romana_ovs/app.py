@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from romana_ovs import config, runtime
+from romana_ovs.backoff import Backoff
 from romana_ovs.controller.backend import backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import ConntrackLimits
@@ -71,7 +72,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._ready_sessions: frozenset[Session] = frozenset()
         self._compute_due = False
         self._failure = ""
-        self._retry_seconds = 0.0
+        self._backoff = Backoff(first=FIRST_RETRY_SECONDS, maximum=MAX_RETRY_SECONDS)
         self._retry_at: float | None = None
         self._next_check: float | None = None
         self._last_inputs: Inputs | None = None
@@ -178,12 +179,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def _set_retry(self, attempted: bool) -> None:
         """After a failed computation set the time of the next one; each time is twice as long as the last."""
         if not self._failures:
-            self._retry_seconds, self._retry_at = 0.0, None
+            self._backoff.succeeded()
+            self._retry_at = None
         elif attempted:
-            self._retry_seconds = (
-                min(2 * self._retry_seconds, MAX_RETRY_SECONDS) if self._retry_seconds else FIRST_RETRY_SECONDS
-            )
-            self._retry_at = time.monotonic() + self._retry_seconds
+            self._retry_at = time.monotonic() + self._backoff.failed()
 
     def _take_changes(self, now: float) -> None:
         """Take what databases and sessions have kept; a computation is due when it may change tables."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
+from romana_ovs.backoff import Backoff
 from romana_ovs.controller.flush_queue import FlushQueue
 from romana_ovs.controller.pre_restart import PreRestartPods
 from romana_ovs.engine.node_agents import PendingAck
@@ -89,7 +90,8 @@ class Session:
         self._actual: Mapping[FlowKey, Flow] = {}
         self._foreign: frozenset[FlowKey] = frozenset()
         self._meters: Mapping[int, Meter] = {}
-        self._failures = 0
+        self._backoff = Backoff(first=FIRST_RETRY_SECONDS, maximum=MAX_RETRY_SECONDS)
+        self._retry_seconds = FIRST_RETRY_SECONDS
 
     @property
     def name(self) -> str:
@@ -149,8 +151,7 @@ class Session:
         if self.state is SessionState.READING:
             self._read()
         elif self.state is SessionState.FAILED:
-            pause = min(FIRST_RETRY_SECONDS * 2 ** (self._failures - 1), MAX_RETRY_SECONDS)
-            self._wake.wait(pause)
+            self._wake.wait(self._retry_seconds)
             if self.state is SessionState.FAILED:
                 self._step(SessionEvent.RETRY)
         elif self._outstanding() is None and self.flushes.pending:
@@ -185,7 +186,7 @@ class Session:
         self.flushes.flush_later(desired.host, changes.removed)
         self._actual, self._meters = applied(self._actual, diff), desired.program.meters
         self.synced = desired
-        self._failures = 0
+        self._backoff.succeeded()
         self.problems = tuple(
             f"switch {self.name}: a flow that is not ours stands in the place of {flow.table} {flow.match_text()}"
             for flow in diff.blocked
@@ -219,7 +220,7 @@ class Session:
         return flow_diff(desired.program.flows, self._actual, self._foreign)
 
     def _fail(self, problems: tuple[str, ...]) -> None:
-        self._failures += 1
+        self._retry_seconds = self._backoff.failed()
         self.problems = problems
         for sentence in problems:
             LOG.error("%s", sentence)

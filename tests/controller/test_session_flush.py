@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import cast
@@ -22,45 +21,15 @@ from romana_ovs.pipeline.priorities import L3Forward
 from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.policy.view import Origin
-from romana_ovs.switch.channel import Channel, ReadBack
+from romana_ovs.switch.channel import Channel
 from romana_ovs.sync.attached_pods import Owners
-from romana_ovs.sync.diff import FlowDiff
+from tests.support.fake_channel import FakeChannel
 
 assert runtime.OFP_VERSION == 6, "Ryu's modules can be imported in its own order alone: runtime comes first"
 
 HOST = 3
 KEPT, NEW, GONE = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
 ZONES = sorted({zone(HOST, 0), common_zone(HOST)})
-
-
-@dataclass
-class FakeChannel:
-    """A switch with these flows, and what it was asked for, in order."""
-
-    flows: Mapping[FlowKey, Flow] = field(default_factory=dict)
-    asked: list[object] = field(default_factory=list)
-    dpid: int = 1
-
-    def prepare(self) -> None:
-        """Nothing to prepare."""
-
-    def read(self) -> ReadBack:
-        return ReadBack(dict(self.flows), frozenset(), {})
-
-    def sctp_ports(self) -> bool:
-        return True
-
-    def send(self, diff: FlowDiff) -> None:
-        self.asked.append("flows")
-
-    def flush_connections(self, zone: int | None, addresses: Iterable[IPv4Address]) -> None:
-        self.asked += [(zone, address) for address in addresses]
-
-    def on_disconnect(self) -> None:
-        """Nobody waits."""
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def _row(address: IPv4Address, port: int) -> Flow:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from romana_ovs.kube.api.backoff import Backoff
+from romana_ovs.backoff import Backoff
 from romana_ovs.kube.api.client import SILENT_SECONDS, Api
 from romana_ovs.kube.api.component import Context
 from romana_ovs.kube.api.object_decoder import decoder

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from romana_ovs.kube.api.backoff import Backoff
+from romana_ovs.backoff import Backoff
 from romana_ovs.kube.api.messages import Health, ListCompleted, ListStarted, LogLine, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import Decode, object_meta
 from romana_ovs.kube.api.resources import Resource

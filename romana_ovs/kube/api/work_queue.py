@@ -10,10 +10,10 @@ import heapq
 import math
 from typing import Generic, TypeVar
 
+from romana_ovs.backoff import exponential
 from romana_ovs.kube.api.token_bucket import TokenBucket
 
 K = TypeVar("K")
-_MAX_EXPONENT = 20
 
 
 class WorkQueue(Generic[K]):
@@ -49,7 +49,7 @@ class WorkQueue(Generic[K]):
         """Make `key` due after a pause that doubles with each failure since it was last forgotten."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        self.add_at(key, now + min(self._longest_pause, self._first_pause * 2.0 ** min(failures, _MAX_EXPONENT)))
+        self.add_at(key, now + exponential(failures, first=self._first_pause, maximum=self._longest_pause))
 
     def forget(self, key: K) -> None:
         """Reset the back-off of `key`, after a success or a change."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from romana_ovs.kube.api.backoff import Backoff
+from romana_ovs.backoff import Backoff
 from romana_ovs.kube.api.health_log import HealthLog
 from romana_ovs.kube.api.lease import clock
 from romana_ovs.model.errors import ApiError
@@ -38,7 +38,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._stopping = False
-        self._backoff = Backoff(random.random, most=60.0)
+        self._backoff = Backoff(random.random, maximum=60.0)
         self._health = HealthLog(LOG, what, send)
         self._not_before = 0.0
         self._thread = threading.Thread(target=self._run, name=what, daemon=True)

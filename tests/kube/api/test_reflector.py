@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from romana_ovs.kube.api.backoff import Backoff
+from romana_ovs.backoff import Backoff
 from romana_ovs.kube.api.messages import (
     LONGEST_FRAME,
     Health,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.api.backoff import Backoff
+from romana_ovs.backoff import Backoff
 from romana_ovs.kube.api.object_decoder import decoder
 from romana_ovs.kube.api.reflector import Reflector, Watch
 from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, Resource

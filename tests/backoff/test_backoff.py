@@ -1,4 +1,4 @@
-"""How long clients wait after failures."""
+"""How long clients, sessions and computations wait after failures."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from romana_ovs.kube.api.backoff import FIRST_SECONDS, MOST_SECONDS, PATIENCE_SECONDS, Backoff
+from romana_ovs.backoff import FIRST_SECONDS, MAX_RETRY_AFTER_SECONDS, MAX_SECONDS, Backoff
 
 CHANCES = st.floats(0, 1, exclude_max=True)
 
 
 def test_waits_grow_up_to_a_limit_and_begin_anew() -> None:
-    backoff = Backoff(lambda: 0.0, first=1, most=30)
+    backoff = Backoff(lambda: 0.0, first=1, maximum=30)
     assert [backoff.failed() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     assert backoff.failures == 7
     backoff.succeeded()
@@ -26,13 +26,13 @@ def test_waits_grow_up_to_a_limit_and_begin_anew() -> None:
 def test_no_wait_is_short_or_endless(failures: int, chance: float) -> None:
     backoff = Backoff(lambda: chance)
     backoff.failures = failures
-    assert FIRST_SECONDS / 2 <= backoff.failed() <= MOST_SECONDS
+    assert FIRST_SECONDS / 2 <= backoff.failed() <= MAX_SECONDS
 
 
 @given(asked=st.floats(0, 1e12), chance=CHANCES)
 def test_the_servers_retry_after_is_the_least(asked: float, chance: float) -> None:
     wait = Backoff(lambda: chance).failed(asked)
-    assert min(asked, PATIENCE_SECONDS) <= wait <= max(1.5 * PATIENCE_SECONDS, MOST_SECONDS)
+    assert min(asked, MAX_RETRY_AFTER_SECONDS) <= wait <= max(1.5 * MAX_RETRY_AFTER_SECONDS, MAX_SECONDS)
 
 
 def test_clients_that_failed_together_come_back_apart() -> None:
