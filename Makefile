@@ -20,6 +20,7 @@ KUBE_ARGS ?=
 ATTACK_SECONDS ?= 2700
 ATTACK_ARGS ?=
 KERNEL_ARGS ?=
+SWITCH_ARGS ?=
 
 # Relative on purpose: pip splits these at blanks, and the checkout's path may have some.
 # The second name is what newer versions of pip ask for.
@@ -27,7 +28,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test test-kernel test-kernel-sample unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -61,6 +62,10 @@ test-kernel: root .venv/.installed-test  ## Tests on the kernel's datapath, in a
 
 test-kernel-sample: root .venv/.installed-test  ## The same, a chosen ten minutes
 	@exec $(BIN)/python -m tests.kernel --sample $(KERNEL_ARGS)
+
+# Its packages are unpacked into a folder of the user's cache, once, and run from there: the system's stay as they are.
+test-newer-switch: root .venv/.installed-test  ## Tests that start a switch, on the Open vSwitch of a newer Debian
+	@exec $(BIN)/python -m tests.newer_switch $(SWITCH_ARGS)
 
 lint: .venv/.installed-test  ## Style and common mistakes
 	@echo "== lint"

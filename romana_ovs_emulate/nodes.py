@@ -19,7 +19,7 @@ from pathlib import Path
 from romana_ovs.model.bridge import NODE_ID, DatapathType
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run, short
-from romana_ovs_emulate.system import OVS_SCHEMA, inside, ip_batch, run
+from romana_ovs_emulate.system import inside, ip_batch, ovs_schema, run
 
 BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
@@ -134,7 +134,7 @@ def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathTyp
     rules = _rules_to_ignore_ports() if datapath is DatapathType.NETDEV else []
     ip_batch(["link set lo up", *rules], netns=node.netns)
     database = str(node.folder / "conf.db")
-    run(["ovsdb-tool", "create", database, str(OVS_SCHEMA)])
+    run(["ovsdb-tool", "create", database, str(ovs_schema())])
     node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
     node.vsctl("--no-wait", "init")
     node.start_switch()

@@ -16,7 +16,9 @@ from romana_ovs_emulate.patience import patience
 
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 keeps named network namespaces (ip-netns(8))."""
-OVS_SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+SCHEMA = Path("share/openvswitch/vswitch.ovsschema")
+"""The schema of Open vSwitch's database, below the prefix that Open vSwitch is installed in."""
+DISTRIBUTION_PREFIX = Path("/usr")
 PROGRAMS = ("ip", "nsenter", "ovsdb-tool", "ovsdb-server", "ovs-vswitchd", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 COMMAND_SECONDS = patience(30.0)
 """How long one command may take, in seconds."""
@@ -30,8 +32,21 @@ def require_machine() -> None:
         if shutil.which(program) is None:
             package = "openvswitch-switch" if program.startswith("ovs") else "iproute2 and util-linux"
             raise SetupError(f"an emulated cluster needs the program {program}: install {package}")
-    if not OVS_SCHEMA.exists():
-        raise SetupError(f"an emulated cluster needs {OVS_SCHEMA}: install openvswitch-switch")
+    if not (schema := ovs_schema()).exists():
+        raise SetupError(f"an emulated cluster needs {schema}: install openvswitch-switch")
+
+
+def ovs_schema() -> Path:
+    """The schema of the Open vSwitch in the PATH: in the prefix of its programs if it is there, else in /usr.
+
+    So an Open vSwitch that was built from source in /usr/local, or anywhere else, has its own.
+    """
+    if program := shutil.which("ovs-vswitchd"):
+        # The folder is resolved, not the file: /sbin may be a link to /usr/sbin; Debian's program is one to elsewhere.
+        beside = Path(program).parent.resolve().parent / SCHEMA
+        if beside.exists():
+            return beside
+    return DISTRIBUTION_PREFIX / SCHEMA
 
 
 def run(

@@ -20,6 +20,7 @@ from tests.support.control_plane import admin, control_plane, namespace  # noqa:
 from tests.support.datapath import check_datapath  # noqa: E402
 from tests.support.hypothesis_profiles import PROFILE, USUAL, examples  # noqa: E402
 from tests.support.isolation import AloneLock, isolate_session  # noqa: E402
+from tests.support.open_vswitch import open_vswitch_version, use_open_vswitch  # noqa: E402
 from tests.support.xdist_workers import Workers, death_of_another, shared_folder  # noqa: E402
 
 __all__ = ["admin", "control_plane", "namespace"]  # Fixtures for every folder.
@@ -48,13 +49,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Checks the datapath, bounds the memory of whoever runs tests, looks after workers and the time of each test."""
+    """Chooses Open vSwitch, checks the datapath, bounds memory, looks after workers and the time of each test."""
+    use_open_vswitch()
     check_datapath()
     limits.limit_memory()
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Workers(), "romana-workers")
         if PROFILE != "long":
             config.pluginmanager.register(limits.Durations(), "romana-durations")
+
+
+def pytest_report_header() -> str:
+    """The line that names the Open vSwitch of this run."""
+    return f"Open vSwitch: {open_vswitch_version() or 'none'}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -19,7 +19,7 @@ from typing import ClassVar
 from ovs.unixctl.client import UnixctlClient
 
 from romana_ovs_emulate.patience import patience
-from romana_ovs_emulate.system import OVS_SCHEMA
+from romana_ovs_emulate.system import ovs_schema
 from tests.integration.wire import MARKER
 
 MARKER_PORT = 999
@@ -51,7 +51,7 @@ class DummyOvs:
         self._env = {**os.environ, "OVS_RUNDIR": run, "OVS_LOGDIR": run, "OVS_DBDIR": run, "OVS_SYSCONFDIR": run}
         common = ["--detach", "--no-chdir", f"--log-file={run}/log"]
         try:
-            self.run("ovsdb-tool", "create", f"{run}/conf.db", str(OVS_SCHEMA))
+            self.run("ovsdb-tool", "create", f"{run}/conf.db", str(ovs_schema()))
             self.run(
                 "ovsdb-server", f"{run}/conf.db", f"--remote=punix:{run}/db.sock", f"--pidfile={run}/db.pid", *common
             )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from romana_ovs_emulate.patience import patience
-from romana_ovs_emulate.system import OVS_SCHEMA
+from romana_ovs_emulate.system import ovs_schema
 
 DEADLINE_SECONDS = patience(20.0)
 
@@ -41,7 +41,7 @@ class DummySwitch:
     def start(self) -> None:
         """Start database and switch, and make the bridge."""
         database = str(self.rundir / "conf.db")
-        self.run("ovsdb-tool", "create", database, str(OVS_SCHEMA))
+        self.run("ovsdb-tool", "create", database, str(ovs_schema()))
         daemon = ("--pidfile", "--detach", "--no-chdir", "--log-file")
         self.run("ovsdb-server", database, f"--remote=punix:{self.rundir}/db.sock", *daemon)
         self.run("ovs-vsctl", "--no-wait", "init")

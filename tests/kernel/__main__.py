@@ -22,6 +22,8 @@ from tests.kernel.machine import Accelerator, Job, run_job
 from tests.kernel.packages import find_packages, prepare_host
 from tests.kernel.selection import MODULES, selected_tests
 from tests.support.datapath import VARIABLE as DATAPATH
+from tests.support.open_vswitch import VARIABLE as OPEN_VSWITCH
+from tests.support.open_vswitch import chosen_prefix
 
 SECONDS, SAMPLE_SECONDS = 2700.0, 600.0
 """After so long no test of a whole run begins, and none of a sample."""
@@ -31,6 +33,8 @@ PREPARE_SECONDS = 600.0
 """What installing packages and building the machine may take with `--best-effort`."""
 TEST_SECONDS = 900
 """After so long a test hangs, and ends its run."""
+CARRIED = ".open-vswitch"
+"""The folder of the checkout in the machine that a prefix of another Open vSwitch comes in."""
 PYTEST = (
     "-v", "-rs", "--tb=short", "--durations=15", "-p", "no:cacheprovider",
     "-p", "tests.kernel.instant_failures", "-p", "tests.kernel.begin_limit",
@@ -88,11 +92,21 @@ def _run(arguments: argparse.Namespace) -> int:
         image = find_or_build(find_packages(), _progress)
     seconds = arguments.seconds or (SAMPLE_SECONDS if arguments.sample else SECONDS)
     own = arguments.script.read_text() if arguments.script else ""
+    prefix = chosen_prefix()
     run = Run(tests, seconds, best_effort=arguments.best_effort)
     with tempfile.NamedTemporaryFile(prefix="romana-checkout-", suffix=".tar") as archive:
-        pack_checkout(Path(archive.name))
-        job = Job(Path(archive.name), lambda how: own or run.script(how), seconds + MARGIN_SECONDS)
+        pack_checkout(Path(archive.name), prefix)
+        job = Job(Path(archive.name), lambda how: install(prefix) + (own or run.script(how)), seconds + MARGIN_SECONDS)
         return run_job(image, job, _progress, _write)
+
+
+def install(prefix: Path | None) -> str:
+    """The commands by which the machine has what came with the checkout at `prefix`, as on this one."""
+    if prefix is None:
+        return ""
+    name = shlex.quote(str(prefix))
+    # Programs have paths below their prefix in them.
+    return f"mkdir -p {name}\ncp -a /romana/{CARRIED}/. {name}/\nexport {OPEN_VSWITCH}={name}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +147,11 @@ class Run:
         return [*limit, *pytest, "-x", f"--begin-limit={self.seconds:.0f}", *self.tests]
 
 
-def pack_checkout(archive: Path) -> None:
-    """Put the files of the checkout as they are now into a tar file: those of git, and new ones not ignored."""
+def pack_checkout(archive: Path, prefix: Path | None = None) -> None:
+    """Put the files of the checkout as they are now into a tar file: those of git, and new ones not ignored.
+
+    What is below `prefix` is put into CARRIED. Raises SetupError.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=CHECKOUT, stdout=subprocess.PIPE, check=False,
@@ -146,6 +163,10 @@ def pack_checkout(archive: Path) -> None:
     tar = ["tar", "--create", f"--file={archive}", "--null", "--no-recursion", "--files-from=-"]
     if subprocess.run(tar, cwd=CHECKOUT, input=b"\0".join(present), check=False).returncode:
         raise SetupError("the files of this checkout cannot be packed")
+    if prefix is not None:
+        tar = ["tar", "--append", f"--file={archive}", f"--transform=s,^[.],{CARRIED},S"]
+        if subprocess.run([*tar, f"--directory={prefix}", "."], check=False).returncode:
+            raise SetupError(f"the files of {prefix} cannot be packed")
 
 
 @contextlib.contextmanager

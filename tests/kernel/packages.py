@@ -71,19 +71,20 @@ class Packages:
         return self.kernel.removeprefix("linux-image-")
 
 
-def missing_host_packages() -> list[str]:
-    """The packages of those HOST_PROGRAMS that are not installed."""
+def missing_host_packages(programs: Mapping[str, str] | None = None) -> list[str]:
+    """The packages of those `programs` (program -> package; by default HOST_PROGRAMS) that are not installed."""
+    wanted = HOST_PROGRAMS if programs is None else programs
     folders = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-    return sorted({package for program, package in HOST_PROGRAMS.items() if not shutil.which(program, path=folders)})
+    return sorted({package for program, package in wanted.items() if not shutil.which(program, path=folders)})
 
 
-def prepare_host(progress: Progress) -> None:
-    """Install what HOST_PROGRAMS lack, after fetching package lists if there are none. Raises NoPackagesError."""
+def prepare_host(progress: Progress, programs: Mapping[str, str] | None = None) -> None:
+    """Install what `programs` lack, after fetching package lists if there are none. Raises NoPackagesError."""
     if shutil.which("apt-get") is None:
-        raise NoPackagesError("the virtual machine is built from Debian's packages, and there is no apt-get")
+        raise NoPackagesError("the build is from Debian's packages, and there is no apt-get")
     if (machine := os.uname().machine) != "x86_64":
-        raise NoPackagesError(f"the virtual machine is one of x86_64, and this processor is {machine}")
-    missing = missing_host_packages()
+        raise NoPackagesError(f"the build is for x86_64, and this processor is {machine}")
+    missing = missing_host_packages(programs)
     if missing or not run_command(["apt-cache", "pkgnames", KERNEL], seconds=APT_SECONDS).strip():
         progress("Fetching the lists of Debian's packages")
         apt("apt-get", "update", "-q", progress=progress)
@@ -100,11 +101,15 @@ def prepare_host(progress: Progress) -> None:
 
 def find_packages() -> Packages:
     """What the virtual machine is built from. Raises NoPackagesError where apt does not know Debian's packages."""
-    targets = apt("apt-get", "indextargets", "--format", _SOURCE, "Created-By: Packages")
-    suite, sources = parse_sources(targets)
+    suite, sources = find_sources()
     kernel = parse_kernel(apt("apt-cache", "depends", KERNEL))
     shown = apt("apt-cache", "show", "--no-all-versions", kernel, BUSYBOX, *GUEST_PACKAGES)
     return Packages(suite, sources, kernel, parse_versions(shown))
+
+
+def find_sources() -> tuple[str, tuple[str, ...]]:
+    """The suite and the lines of a sources.list for Debian's own archives as apt knows them. Raises NoPackagesError."""
+    return parse_sources(apt("apt-get", "indextargets", "--format", _SOURCE, "Created-By: Packages"))
 
 
 def parse_sources(targets: str) -> tuple[str, tuple[str, ...]]:

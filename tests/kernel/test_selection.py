@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.table import CASES
-from tests.kernel.__main__ import Run, main
+from tests.kernel.__main__ import Run, install, main, pack_checkout
 from tests.kernel.machine import EMULATION
 from tests.kernel.selection import CONFORMANCE, SELECTIONS, selected_tests
 
@@ -51,3 +52,17 @@ def test_names_reach_pytest_as_they_are() -> None:
     assert "export ROMANA_DATAPATH=system\n" in script
     assert "--time-limit=90 " in script
     assert script.endswith("'tests/a.py::test_b[two words; $HOME]' -x\n")
+
+
+def test_another_open_vswitch_comes_with_the_checkout(tmp_path: Path) -> None:
+    prefix = tmp_path / "the prefix"
+    (prefix / "sbin").mkdir(parents=True)
+    (prefix / "sbin/ovs-vswitchd").write_text("program")
+    (prefix / "sbin/link").symlink_to("./ovs-vswitchd")
+    pack_checkout(tmp_path / "archive.tar", prefix)
+    with tarfile.open(tmp_path / "archive.tar") as archive:
+        assert archive.getmember("README.md").isfile()
+        assert archive.getmember(".open-vswitch/sbin/ovs-vswitchd").size == len("program")
+        assert archive.getmember(".open-vswitch/sbin/link").linkname == "./ovs-vswitchd"
+    assert install(prefix).endswith(f"\nexport ROMANA_OVS='{prefix}'\n")
+    assert install(None) == ""

@@ -21,14 +21,14 @@ import pytest
 
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.switch.wire import ReadFlow, flows_request, message, read_flows
-from romana_ovs_emulate.system import OVS_SCHEMA
+from romana_ovs_emulate.system import ovs_schema
 from tests.support.datapath import datapath_type
 from tests.support.waiting import PATIENCE, eventually
 
 START_SWITCH = f"""
 ip link set lo up
 cd "$OVS_RUNDIR"
-ovsdb-tool create conf.db {OVS_SCHEMA}
+ovsdb-tool create conf.db {ovs_schema()}
 ovsdb-server conf.db --remote=punix:db.sock --pidfile=o.pid --detach --log-file=o.log -vconsole:off
 ovs-vsctl --no-wait init
 ovs-vswitchd unix:db.sock --pidfile=v.pid --detach --log-file=v.log -vconsole:off
@@ -54,7 +54,7 @@ class Ovs:
 
     def __enter__(self) -> Ovs:
         try:
-            self.run(["ovsdb-tool", "create", f"{self.folder}/conf.db", str(OVS_SCHEMA)])
+            self.run(["ovsdb-tool", "create", f"{self.folder}/conf.db", str(ovs_schema())])
             self._daemon("ovsdb-server", f"{self.folder}/conf.db", f"--remote=p{self.remote}")
             self.vsctl("--no-wait", "init")
             self.start_switch()
