@@ -27,7 +27,7 @@ from romana_ovs.controller.progress import Progress
 from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
 from romana_ovs.controller.session import Session
 from romana_ovs.controller.state_saver import StateSaver
-from romana_ovs.controller.status import PortClaim, nodes_status, pods_status, unclaimed_ports
+from romana_ovs.controller.status import PortClaim, nodes_status, pods_status, port_problems, unclaimed_ports
 from romana_ovs.controller.status_server import StatusServer
 from romana_ovs.engine.node_agents import PendingAck
 from romana_ovs.flag import Flag
@@ -303,10 +303,16 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return tuple(filter(None, (self._failure, *self._programmer.tables.failures.values())))
 
     def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
+        """Log each port that is not that of its pod once, and note at the port why nothing passes it."""
         unclaimed = unclaimed_ports(cluster, self.agents, self.bridge_index.bridges.values())
         for claim in unclaimed.keys() - self._unclaimed_ports.keys():
             LOG.warning("%s", unclaimed[claim])
         self._unclaimed_ports = unclaimed
+        reasons = self._reconciler.problems if unclaimed else ()
+        for node in self._programmer.driven:
+            bridge = self.bridge_index.bridges[node]
+            watch = self._watches[self.bridge_index.remote_of[node]]
+            watch.note_problems(bridge, port_problems(unclaimed, reasons, bridge))
 
     def _set_refused(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:

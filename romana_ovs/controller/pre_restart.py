@@ -17,7 +17,7 @@ from typing import Protocol
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.objects import PodKey, same_uid
 from romana_ovs.switch.bridges import Bridge, Marks
-from romana_ovs.sync.attached_pods import AttachedPod
+from romana_ovs.sync.attached_pods import AttachedPod, Owners
 
 SURVIVAL_SECONDS = 8100.0
 """How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end send."""
@@ -122,11 +122,12 @@ def _is_of(mark: str, pod: PodKey, address: IPv4Address, uid: str) -> bool:
     return (name, marked_address) == (str(pod), str(address)) and same_uid(marked_uid, uid)
 
 
-def marks_of(bridge: Bridge, pods_by_name: PodLookup, lost_at: float | None) -> Marks:
-    """The marks of a bridge whose switch has just been programmed."""
+def marks_of(bridge: Bridge, owners: Owners, lost_at: float | None) -> Marks:
+    """The marks of a bridge whose switch has just been programmed with the addresses of `owners`."""
     programmed = {
-        pod: programmed_mark(pod, address, pods_by_name.uid_of(pod))
-        for pod in bridge.facts.pod_ports
-        if (address := pods_by_name.address_of(pod)) is not None
+        pod: programmed_mark(pod, address, uid)
+        for address, (pod, uid) in owners.items()
+        if pod in bridge.facts.pod_ports and same_uid(bridge.facts.pod_ports[pod].uid, uid)
     }
-    return Marks(MappingProxyType(programmed), lost_at if lost_at is not None else bridge.marks.lost_at)
+    lost_at = lost_at if lost_at is not None else bridge.marks.lost_at
+    return Marks(MappingProxyType(programmed), lost_at, rows=bridge.rows)

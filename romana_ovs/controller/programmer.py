@@ -133,7 +133,7 @@ class Programmer:
             desired,
             programmed=programmed,
             reassigned=reassigned_addresses(bridge, agents),
-            marks=marks_of(bridge, agents, lost_at),
+            marks=marks_of(bridge, desired.owners, lost_at),
         )
 
     def _facts(self, bridge: Bridge) -> BridgeFacts:

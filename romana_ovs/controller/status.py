@@ -99,6 +99,20 @@ def unclaimed_ports(cluster: Cluster, agents: NodeAgents, bridges: Iterable[Brid
     return sentences
 
 
+def port_problems(unclaimed: Mapping[PortClaim, str], problems: Iterable[str], bridge: Bridge) -> dict[PodKey, str]:
+    """Why nothing passes the newest port of a pod on `bridge`, by pod: a sentence for whoever attached it.
+
+    `problems` may have the reason why a pod has no address.
+    """
+    reasons = tuple(problems)
+    sentences = {}
+    for (node, pod, uid), sentence in unclaimed.items():
+        newest = bridge.facts.pod_ports.get(pod)
+        if node == bridge.node and newest is not None and newest.uid == uid:
+            sentences[pod] = "; ".join([sentence, *(each for each in reasons if each.startswith(f"Pod {pod}: "))])
+    return sentences
+
+
 def _why_unclaimed(cluster: Cluster, key: PodKey, home: str | None, node: str, port: PodPort, uid: str) -> str:
     """Why a port on `node` is not that of the pod `key`, which has its address as `uid` on `home`."""
     if home is None:

@@ -15,6 +15,7 @@ from romana_ovs.model.bridge import (
     NODE_ID,
     POD_ID,
     POD_MAC,
+    POD_PROBLEM,
     POD_PROGRAMMED,
     POD_UID,
     TUNNEL_ID,
@@ -81,10 +82,16 @@ class BridgeRow:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What the controller noted in OVSDB: the pods whose ports were programmed, and when conntrack was last lost."""
+    """What the controller notes in OVSDB: the pods whose ports were programmed, and when conntrack was last lost.
+
+    `problems` are the pods whose ports have a reason why nothing passes them. `rows` are the Interface rows that marks
+    to be written are for: a pod may have another port by then.
+    """
 
     programmed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     lost_at: float | None = None
+    problems: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,7 @@ class _Ports:
     superseded: dict[PodKey, tuple[PodPort, ...]] = field(default_factory=dict)
     rows: dict[PodKey, str] = field(default_factory=dict)
     programmed: dict[PodKey, str] = field(default_factory=dict)
+    problems: dict[PodKey, str] = field(default_factory=dict)
     links: dict[str, int] = field(default_factory=dict)
     tunnel: TunnelPort | None = None
     claims: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -183,6 +191,8 @@ class _Ports:
             return
         self.newest[pod], self.rows[pod] = port, item.row
         self.programmed[pod] = item.external_ids.get(POD_PROGRAMMED, "")
+        if POD_PROBLEM in item.external_ids:
+            self.problems[pod] = item.external_ids[POD_PROBLEM]
 
 
 def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
@@ -202,7 +212,8 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         ports.tunnel,
         superseded_ports=MappingProxyType(dict(sorted(ports.superseded.items()))),
     )
-    marks = Marks(MappingProxyType(ports.programmed), _seconds(row.external_ids.get(CONNTRACK_LOST, "")))
+    lost_at = _seconds(row.external_ids.get(CONNTRACK_LOST, ""))
+    marks = Marks(MappingProxyType(ports.programmed), lost_at, MappingProxyType(ports.problems))
     warnings = tuple(sorted(ports.warnings))
     return Bridge(dpid, row.name, facts, MappingProxyType(ports.rows), warnings, row.datapath, marks)
 

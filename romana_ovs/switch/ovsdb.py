@@ -18,8 +18,9 @@ import ovs.db.idl
 import ovs.poller
 
 from romana_ovs.flag import Flag
-from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROGRAMMED
+from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROBLEM, POD_PROGRAMMED
 from romana_ovs.model.derived import DerivedMap
+from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
 from romana_ovs.switch.wakeup import Wakeup
 from romana_ovs.switch.zone_limits import KERNEL
@@ -87,7 +88,8 @@ class OvsdbWatch:
         for table, columns in _COLUMNS.items():
             helper.register_columns(table, list(columns))
         self._idl = ovs.db.idl.Idl(remote, helper)
-        self._notes: dict[tuple[str, str], tuple[str, str]] = {}
+        self._notes: dict[tuple[str, str, str], str] = {}
+        """By table, row and key of external_ids: the text to write, empty to remove the key."""
         self._writing: ovs.db.idl.Transaction | None = None
         self._failure_logged = False
         self._wakeup = Wakeup()
@@ -115,14 +117,35 @@ class OvsdbWatch:
         return newest
 
     def note(self, bridge: Bridge, marks: Marks) -> None:
-        """Queues the notes of a bridge that its database does not have yet; does not wait."""
-        before = dict(self._notes)
-        for pod, text in marks.programmed.items():
-            if bridge.marks.programmed.get(pod) != text and pod in bridge.rows:
-                self._notes["Interface", bridge.rows[pod]] = (POD_PROGRAMMED, text)
+        """Queues the notes of a bridge that its database does not have yet; does not wait.
+
+        A pod that has another port since gets none: that one is not programmed yet.
+        """
+        notes = {
+            ("Interface", marks.rows[pod], POD_PROGRAMMED): text
+            for pod, text in marks.programmed.items()
+            if bridge.marks.programmed.get(pod) != text
+            and pod in marks.rows
+            and marks.rows[pod] == bridge.rows.get(pod)
+        }
         if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
-            self._notes["Bridge", bridge.name] = (CONNTRACK_LOST, str(int(marks.lost_at)))
-        if self._notes != before:
+            notes["Bridge", bridge.name, CONNTRACK_LOST] = str(int(marks.lost_at))
+        self._queue(notes)
+
+    def note_problems(self, bridge: Bridge, problems: Mapping[PodKey, str]) -> None:
+        """Queues a note at each port of `problems`, and the removal of all others of this bridge; does not wait."""
+        before = bridge.marks.problems
+        self._queue(
+            {
+                ("Interface", bridge.rows[pod], POD_PROBLEM): problems.get(pod, "")
+                for pod in sorted({*before, *problems})
+                if pod in bridge.rows and before.get(pod) != problems.get(pod)
+            }
+        )
+
+    def _queue(self, notes: Mapping[tuple[str, str, str], str]) -> None:
+        if any(self._notes.get(place) != text for place, text in notes.items()):
+            self._notes.update(notes)
             self._wakeup.set()
 
     def _write(self) -> None:
@@ -140,10 +163,13 @@ class OvsdbWatch:
             return
         txn = self._writing = ovs.db.idl.Transaction(self._idl)
         notes, self._notes = self._notes, {}
-        for (table, name), (key, text) in notes.items():
+        for (table, name, key), text in notes.items():
             for uuid, row in self._idl.tables[table].rows.items():
                 if name in (str(uuid), getattr(row, "name", "")):
-                    row.setkey("external_ids", key, text)
+                    if text:
+                        row.setkey("external_ids", key, text)
+                    else:
+                        row.delkey("external_ids", key)
         if txn.commit() != ovs.db.idl.Transaction.INCOMPLETE:
             self._writing = None
 

@@ -51,9 +51,19 @@ def test_programmed_pods_are_pre_restart_for_a_while() -> None:
     pre_restart = PreRestartPods({}, fresh=True)
     facts = pre_restart.marked_facts(bridge(), PODS, 1000.0)
     assert pre_restart_pods(facts) == {OLD} and facts.conntrack_lost
-    assert marks_of(bridge(), PODS, pre_restart.lost_at).lost_at == 1000.0
+    assert marks_of(bridge(), {}, pre_restart.lost_at).lost_at == 1000.0
     later = pre_restart.marked_facts(bridge(), PODS, 1000.0 + SURVIVAL_SECONDS)
     assert pre_restart_pods(later) == set() and not later.conntrack_lost
+
+
+def test_marks_are_of_the_pods_in_the_tables_and_their_rows() -> None:
+    marks = marks_of(bridge(), {ADDRESS[OLD]: (OLD, "uid-1"), ADDRESS[NEW]: (PodKey("a/other"), "uid-2")}, None)
+    assert marks.programmed == {OLD: NOTED} and marks.rows == {OLD: "row1", NEW: "row2"}
+
+
+def test_a_port_of_another_uid_is_not_marked() -> None:
+    facts = BridgeFacts("node1", MappingProxyType({OLD: PodPort(1, uid="uid-9")}))
+    assert marks_of(replace(bridge(), facts=facts), {ADDRESS[OLD]: (OLD, "uid-1")}, None).programmed == {}
 
 
 def test_without_a_loss_no_pod_is_pre_restart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from romana_ovs.controller.status import observed_nodes, pods_status, unclaimed_ports
+from romana_ovs.controller.status import observed_nodes, pods_status, port_problems, unclaimed_ports
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import PodKey
@@ -61,6 +61,16 @@ def test_ports_of_other_pods_of_the_name_are_problems() -> None:
     assert list(sentences.values()) == [
         "bridge br-n2 of node n2: a port claims pod ns/a of UID 1, which belongs on node n1; nothing passes it"
     ]
+
+
+def test_the_newest_port_has_the_reason_why_nothing_passes_it() -> None:
+    at = cluster_with("1")
+    old_and_new = bridge("n1", PodPort(4, uid="2"), PodPort(3, uid="1"))
+    unclaimed = unclaimed_ports(at, follow(at).agents, [old_and_new])
+    reasons = ("Pod ns/ab: of another", "Pod ns/a: its range is full")
+    (sentence,) = port_problems(unclaimed, reasons, old_and_new).values()
+    assert sentence.endswith("whose UID is 1; nothing passes it; Pod ns/a: its range is full")
+    assert not port_problems(unclaimed, reasons, bridge("n1", PodPort(3, uid="1")))
 
 
 def test_a_pod_is_placed_where_its_own_port_is_only() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from romana_ovs.model.bridge import POD_PROBLEM
 from romana_ovs.pipeline import priorities
 from romana_ovs.switch import messages
 from romana_ovs.switch.wire import add_flow
@@ -268,10 +269,17 @@ def test_unclaimed_ports_stay_closed_and_are_logged_once(one: tuple[Ovs, Control
     controller.after_change(lambda: controller.write("policy.yaml", PORT_80_POLICY.replace("80", "82")))
     assert controller.log.count("port stray has no external_ids:iface-id") == 1
     assert controller.log.count("a port claims pod a/ghost") == 1
+    eventually(lambda: "and there is no such pod" in noted_problem(ovs, "ghost"), "the reason is noted at the port")
     controller.write("ghost.yaml", placed_pod("ghost"))
     controller.until(lambda state: state["pods"].get("a/ghost", {}).get("port") == 12, "the pod and its port meet")
     controller.settled()
     assert "in_port=12" in ofports(ovs)
+    eventually(lambda: noted_problem(ovs, "ghost") == "", "there is no reason any more")
+
+
+def noted_problem(ovs: Ovs, port: str) -> str:
+    """What the controller noted at a port about why nothing passes it."""
+    return ovs.vsctl("--if-exists", "get", "interface", port, f"external_ids:{POD_PROBLEM}").strip().strip('"')
 
 
 def test_a_bad_edit_is_refused_and_changes_nothing(one: tuple[Ovs, Controller]) -> None:
