@@ -125,12 +125,14 @@ class ConntrackState(IntEnum):
     """ICMP errors that the node itself sends about connections of its pods, as their router."""
     RELATED = 700
     INVALID = 500
-    REVERSED = 400
-    """TCP SYN in the reply direction of a known connection."""
+    SYN = 400
+    """TCP SYN: of a new connection, or in the reply direction of a known one, whose entry it reverses."""
     REPLY = 300
     PICKUP = 250
     """TCP without SYN, of connections that may have been lost."""
     UNSOLICITED = 200
+    """Packets of no accepted connection that may not begin one: dropped. But TCP without SYN from a local pod or the
+    gateway goes to other nodes as midstream."""
     ORIGINAL = 150
     DECIDE = 100
     MISS = 0
@@ -227,7 +229,7 @@ class ConntrackRevoke(IntEnum):
     REVALIDATION = 300
     PICKUP = 280
     UPDATE_ID = 250
-    REEVALUATE = 200
+    DECIDE_AS_ORIGINAL = 200
     REVALIDATE = 150
     REVOKE = 100
     MISS = 0

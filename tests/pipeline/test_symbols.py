@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Ct, Goto, Load, Move
-from romana_ovs.pipeline.compile.conditions import FORWARD, feature_origin, load
+from romana_ovs.pipeline.compile.conditions import FROM_CLIENT, feature_origin, load
 from romana_ovs.pipeline.compile.conntrack import CT_WRITES
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
@@ -34,7 +34,7 @@ def _flow(*match: tuple[str, int, int], actions: tuple[Action, ...] = ()) -> Flo
 
 def test_values_and_moves_are_named_and_partial_matches_masked() -> None:
     moved = (Move(SENDER_ID.bits, CLIENT_ID.bits), load(DIRECTION, REPLY), Goto("Egress"))
-    item = _flow(PKT_SOURCE.match(UPLINK), FORWARD, RECEIVER_ID.match(0x40001), actions=moved)
+    item = _flow(PKT_SOURCE.match(UPLINK), FROM_CLIENT, RECEIVER_ID.match(0x40001), actions=moved)
     assert (
         symbols(item)
         == "pkt_source=uplink direction=0x1/0x1 receiver_id=0x40001 -> client_id=sender_id direction=reply"

@@ -21,9 +21,9 @@ from romana_ovs.pipeline.tables import Condition
 from romana_ovs.policy.view import Origin
 
 IP: Condition = ("eth_type", ETH_IP)
-FORWARD = DIRECTION.match(1, mask=1)
-"""Original or midstream: taken as sent by the client (bit 0 of the direction mark)."""
-BACKWARD = DIRECTION.match(REPLY)
+FROM_CLIENT = DIRECTION.match(1, mask=1)
+"""Original or midstream: taken as sent by the client of the connection (bit 0 of the direction mark)."""
+FROM_SERVER = DIRECTION.match(REPLY)
 DIRECT = RELATED.match(0)
 """Not an ICMP error about another packet."""
 FROM_LOCAL, FROM_UPLINK, FROM_GATEWAY = (PKT_SOURCE.match(side) for side in (LOCAL, UPLINK, GATEWAY))
@@ -40,12 +40,12 @@ def feature_origin(name: str) -> Origin:
     return Origin("Pipeline", name=name)
 
 
-def state(text: str) -> Condition:
+def ct_state_match(text: str) -> Condition:
     """A condition on the conntrack state, such as `+trk+new`."""
     return ("ct_state", *ct_state(text))
 
 
-def flags(text: str) -> Condition:
+def tcp_flags_match(text: str) -> Condition:
     """A condition on TCP flags, such as `+syn-ack`."""
     return ("tcp_flags", *tcp_flags(text))
 

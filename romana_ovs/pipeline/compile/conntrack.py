@@ -13,18 +13,18 @@ from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, ApplyMeter, Ct, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.compile.compare import compare
 from romana_ovs.pipeline.compile.conditions import (
-    BACKWARD,
-    FORWARD,
+    FROM_CLIENT,
     FROM_LOCAL,
+    FROM_SERVER,
     FROM_UPLINK,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
     TO_UPLINK,
+    ct_state_match,
     feature_origin,
-    flags,
     load,
-    state,
+    tcp_flags_match,
 )
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ETH_IP, FRAG_ANY, FRAG_LATER
@@ -85,92 +85,125 @@ def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
     return _row(priority, [_IP, *match], [ct])
 
 
-def _decide(*actions: Action) -> tuple[Action, ...]:
+def _then_client_server(*actions: Action) -> tuple[Action, ...]:
     return (*actions, Goto("ClientServer"))
 
 
 def state_rows() -> tuple[Flow, ...]:
     """The rows of ConntrackState."""
-    return (_row(priorities.ConntrackState.INVALID, [state("+trk+inv")], []), *_replies(), *_openings(), *_decisions())
+    invalid = _row(priorities.ConntrackState.INVALID, [ct_state_match("+trk+inv")], [])
+    return (invalid, *_replies(), *_openings(), *_original_rows())
 
 
 def _replies() -> tuple[Flow, ...]:
-    """Replies of accepted connections, from where the connection left; other TCP in that direction is unsolicited."""
-    rank, tracked = priorities.ConntrackState, state("+trk+rpl")
+    """Replies of accepted connections, from where the connection left.
+
+    Any other packet that another node marked as reply or midstream is dropped, and other TCP in the reply direction.
+    """
+    priority, in_reply_direction = priorities.ConntrackState, ct_state_match("+trk+rpl")
     rows = [
         _row(
-            rank.REPLY,
-            [tracked, CT_ACCEPTED.match(1), PKT_SOURCE.match(side), CT_DESTINATION.match(side)],
-            _decide(load(DIRECTION, REPLY)),
+            priority.REPLY,
+            [in_reply_direction, CT_ACCEPTED.match(1), PKT_SOURCE.match(side), CT_DESTINATION.match(side)],
+            _then_client_server(load(DIRECTION, REPLY)),
         )
         for side in _HERE
     ]
     marked = (FROM_UPLINK, DIRECTION.match(REPLY))
     midstream = (FROM_UPLINK, DIRECTION.match(MIDSTREAM))
     returned = (*marked, REVALIDATION.match(1))
-    current = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
+    compare_client_id = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
     rows.append(
         _row(
-            rank.REPLY,
-            [tracked, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)],
-            _decide(*current),
+            priority.REPLY,
+            [in_reply_direction, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)],
+            _then_client_server(*compare_client_id),
         )
     )
     rows += [
-        _row(rank.UNSOLICITED, [*mark, connection_state], [])
+        _row(priority.UNSOLICITED, [*mark, connection_state], [])
         for mark in (marked, midstream)
-        for connection_state in (tracked, state("+trk+new"))
+        for connection_state in (in_reply_direction, ct_state_match("+trk+new"))
     ]
     # A reply that its server's node denied is never taken for a packet of a client.
-    rows.append(_row(rank.UNSOLICITED, [*returned, state("+trk+est-rpl")], []))
-    rows.append(_row(rank.UNSOLICITED, [_IP, TCP, FROM_UPLINK, DIRECTION.match(ORIGINAL), tracked], []))
-    rows += [_row(rank.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), tracked], []) for side in _HERE]
+    rows.append(_row(priority.UNSOLICITED, [*returned, ct_state_match("+trk+est-rpl")], []))
+    rows.append(_row(priority.UNSOLICITED, [_IP, TCP, FROM_UPLINK, DIRECTION.match(ORIGINAL), in_reply_direction], []))
+    rows += [_row(priority.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), in_reply_direction], []) for side in _HERE]
     return tuple(rows)
 
 
 def _openings() -> tuple[Flow, ...]:
-    """TCP SYN, and TCP mid-stream of a connection that conntrack does not know."""
-    rank, opening = priorities.ConntrackState, flags("+syn-ack")
-    reversed_ = state("+trk+rpl")
+    """TCP SYN, and TCP without SYN of a connection that conntrack does not know (midstream)."""
+    priority, syn = priorities.ConntrackState, tcp_flags_match("+syn-ack")
+    in_reply_direction = ct_state_match("+trk+rpl")
     rows = [
         _row(
-            rank.REVERSED,
-            [opening, FROM_UPLINK, DIRECTION.match(ORIGINAL), reversed_],
-            _decide(load(FORCE, 1)),
+            priority.SYN,
+            [syn, FROM_UPLINK, DIRECTION.match(ORIGINAL), in_reply_direction],
+            _then_client_server(load(FORCE, 1)),
         ),
     ]
     for side in _HERE:
         original = load(DIRECTION, ORIGINAL)
         rows += [
-            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), reversed_], _decide(original, load(FORCE, 1))),
-            _row(rank.REVERSED, [opening, PKT_SOURCE.match(side), state("+trk+new")], _decide(original)),
             _row(
-                rank.UNSOLICITED,
-                [_IP, TCP, PKT_SOURCE.match(side), state("+trk+new")],
-                _decide(load(DIRECTION, MIDSTREAM)),
+                priority.SYN,
+                [syn, PKT_SOURCE.match(side), in_reply_direction],
+                _then_client_server(original, load(FORCE, 1)),
+            ),
+            _row(
+                priority.SYN, [syn, PKT_SOURCE.match(side), ct_state_match("+trk+new")], _then_client_server(original)
+            ),
+            _row(
+                priority.UNSOLICITED,
+                [_IP, TCP, PKT_SOURCE.match(side), ct_state_match("+trk+new")],
+                _then_client_server(load(DIRECTION, MIDSTREAM)),
             ),
         ]
     return tuple(rows)
 
 
-def _decisions() -> tuple[Flow, ...]:
+def _original_rows() -> tuple[Flow, ...]:
     """Packets that policy decides as packets of the connection's client."""
-    rank, original = priorities.ConntrackState, load(DIRECTION, ORIGINAL)
+    priority, original = priorities.ConntrackState, load(DIRECTION, ORIGINAL)
     rows = [
         _row(
-            rank.ORIGINAL,
-            [state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(side), PKT_DESTINATION.match(side)],
-            _decide(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
+            priority.ORIGINAL,
+            [
+                ct_state_match("+trk+est-rpl"),
+                CT_ACCEPTED.match(1),
+                CT_DESTINATION.match(side),
+                PKT_DESTINATION.match(side),
+            ],
+            _then_client_server(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
         )
         for side in (LOCAL, UPLINK, GATEWAY)
     ]
-    rows.append(_row(rank.DECIDE, [state("+trk+est-rpl")], _decide(original)))
-    reversed_ = (state("+trk+rpl"),)
-    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), *reversed_], _decide(load(FORCE, 1))))
-    rows.append(_row(rank.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), state("+trk+new")], _decide()))
+    rows.append(_row(priority.DECIDE, [ct_state_match("+trk+est-rpl")], _then_client_server(original)))
+    in_reply_direction = ct_state_match("+trk+rpl")
+    rows.append(
+        _row(
+            priority.DECIDE,
+            [FROM_UPLINK, DIRECTION.match(ORIGINAL), in_reply_direction],
+            _then_client_server(load(FORCE, 1)),
+        )
+    )
+    rows.append(
+        _row(
+            priority.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), ct_state_match("+trk+new")], _then_client_server()
+        )
+    )
     for side in _HERE:
-        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), *reversed_], _decide(original, load(FORCE, 1))))
-        rows.append(_row(rank.DECIDE, [PKT_SOURCE.match(side), state("+trk+new")], _decide(original)))
+        rows.append(
+            _row(
+                priority.DECIDE,
+                [PKT_SOURCE.match(side), in_reply_direction],
+                _then_client_server(original, load(FORCE, 1)),
+            )
+        )
+        rows.append(
+            _row(priority.DECIDE, [PKT_SOURCE.match(side), ct_state_match("+trk+new")], _then_client_server(original))
+        )
     return tuple(rows)
 
 
@@ -184,12 +217,12 @@ TO_CLIENT = (
 
 def client_server() -> tuple[Flow, ...]:
     """Client and server; of a local client the present identity counts, else the committed one."""
-    rank = priorities.ClientServer
+    priority = priorities.ClientServer
     committed = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
     # Only the client's node knows its present egress policies. DeferredEgress finds out whether a deferred rule admits
     # the connection, and marks the reply to that node accordingly.
-    deferred, decided = load(EGRESS, DEFERRED), load(EGRESS, UNSELECTED)
-    forward = (
+    egress_deferred, egress_unselected = load(EGRESS, DEFERRED), load(EGRESS, UNSELECTED)
+    from_client = (
         Move(SENDER_ID.bits, CLIENT_ID.bits),
         Move(SENDER_CLIENT_GROUP.bits, CLIENT_GROUP.bits),
         Move(RECEIVER_ID.bits, SERVER_ID.bits),
@@ -197,10 +230,10 @@ def client_server() -> tuple[Flow, ...]:
         Goto("Egress"),
     )
     return (
-        _row(rank.DEFAULT, [FORWARD], forward),
-        _row(rank.DEFAULT, [BACKWARD, TO_LOCAL], [*TO_CLIENT, Goto("Egress")]),
-        _row(rank.DEFAULT, [BACKWARD, TO_UPLINK], [*committed, deferred, Goto("Egress")]),
-        _row(rank.DEFAULT, [BACKWARD, TO_GATEWAY], [*committed, decided, Goto("Egress")]),
+        _row(priority.DEFAULT, [FROM_CLIENT], from_client),
+        _row(priority.DEFAULT, [FROM_SERVER, TO_LOCAL], [*TO_CLIENT, Goto("Egress")]),
+        _row(priority.DEFAULT, [FROM_SERVER, TO_UPLINK], [*committed, egress_deferred, Goto("Egress")]),
+        _row(priority.DEFAULT, [FROM_SERVER, TO_GATEWAY], [*committed, egress_unselected, Goto("Egress")]),
     )
 
 
@@ -214,23 +247,23 @@ CT_WRITES = (
 
 def commit_rows() -> tuple[Flow, ...]:
     """Accepted originals are committed with their client's identity; replies and midstream packets are not."""
-    rank = priorities.ConntrackCommit
+    priority = priorities.ConntrackCommit
     commit = Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)
-    fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
+    any_fragment: Condition = ("nw_frag", FRAG_ANY, FRAG_ANY)
     return (
         # Later fragments carry no ports: only ct() ties them to an admitted first one.
-        _ct_row(rank.FRAGMENT, [BACKWARD, fragment], Ct(zone=ZONE.bits, table="Output")),
-        _row(rank.REPLY, [BACKWARD], [Goto("Output")]),
-        _row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_UPLINK], [Goto("Output")]),
-        *(_row(rank.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(side)], []) for side in _HERE),
+        _ct_row(priority.FRAGMENT, [FROM_SERVER, any_fragment], Ct(zone=ZONE.bits, table="Output")),
+        _row(priority.REPLY, [FROM_SERVER], [Goto("Output")]),
+        _row(priority.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_UPLINK], [Goto("Output")]),
+        *(_row(priority.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(side)], []) for side in _HERE),
         # The entry has the client's present identity already: no second ct().
         _row(
-            rank.COMMITTED,
+            priority.COMMITTED,
             [COMMITTED.match(1), FORCE.match(0), DIFFERENT.match(0), _IP, ("nw_frag", 0, FRAG_ANY | FRAG_LATER)],
             [Goto("Output")],
         ),
-        _ct_row(rank.FORCED, [FORCE.match(1)], replace(commit, force=True)),
-        _ct_row(rank.COMMIT, [FORWARD], commit),
+        _ct_row(priority.FORCED, [FORCE.match(1)], replace(commit, force=True)),
+        _ct_row(priority.COMMIT, [FROM_CLIENT], commit),
     )
 
 
@@ -240,7 +273,7 @@ def metered_commits(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
     Only packets that make a new entry: not the later packets of an unanswered connection (+new too, but its entry is
     accepted), and not forced commits, which replace an entry.
     """
-    new = ("in_port", pod.ofport), FORWARD, TO_ELSEWHERE, state("+trk+new"), CT_ACCEPTED.match(0)
+    new = ("in_port", pod.ofport), FROM_CLIENT, TO_ELSEWHERE, ct_state_match("+trk+new"), CT_ACCEPTED.match(0)
     commit = Ct(zone=ZONE.bits, table="Output", commit=True, writes=CT_WRITES)
     actions = (ApplyMeter(meter.number), commit)
     return (
@@ -249,7 +282,9 @@ def metered_commits(pod: LocalPod, meter: Meter) -> tuple[Flow, ...]:
 
 
 def revoke_rows() -> tuple[Flow, ...]:
-    """A denied original clears the mark of its entry, which stops the replies too.
+    """A denied original clears its entry's ct_mark and our bits of its ct_label.
+
+    Without CT_ACCEPTED in the label the replies of the connection are dropped.
 
     A denied reply to another node is sent there as a revalidation packet: the client's identity may have changed
     (`revalidation`). If the returned packet is denied here, the entry is kept with the client's current identity, as
@@ -260,21 +295,24 @@ def revoke_rows() -> tuple[Flow, ...]:
     never cleared, and a reply that is denied by its ports is decided again as an original. But the entry gets the
     client's present identity, so that replies are decided like the denied packet.
     """
-    rank = priorities.ConntrackRevoke
-    reevaluate = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("ClientServer"))
-    denied_reply = (BACKWARD, FROM_LOCAL, TO_UPLINK, ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
-    accepted = (DIRECTION.match(ORIGINAL), state("+trk-rpl"), CT_ACCEPTED.match(1))
+    priority = priorities.ConntrackRevoke
+    decide_as_original = (load(DIRECTION, ORIGINAL), load(FORCE, 1), Resubmit("ClientServer"))
+    denied_reply = (FROM_SERVER, FROM_LOCAL, TO_UPLINK, ("nw_frag", 0, FRAG_ANY | FRAG_LATER))
+    accepted = (DIRECTION.match(ORIGINAL), ct_state_match("+trk-rpl"), CT_ACCEPTED.match(1))
     cleared = (Load(CT_CLIENT.bits, 0), Load(CT_LABEL_BITS, 0))
     update_id = Ct(zone=ZONE.bits, commit=True, writes=(Move(CLIENT_ID.bits, CT_CLIENT.bits),))
     return (
-        _row(rank.REVALIDATION, [FORWARD, REVALIDATION.match(1), FROM_LOCAL], []),
-        _ct_row(rank.UPDATE_ID, [*accepted, FROM_UPLINK, REVALIDATION.match(1)], update_id),
-        _ct_row(rank.UPDATE_ID, [*accepted, FROM_UPLINK, SCTP], update_id),
-        *(_row(rank.REEVALUATE, [_IP, SCTP, BACKWARD, PKT_SOURCE.match(side)], reevaluate) for side in _HERE),
-        _row(rank.REEVALUATE, [_IP, SCTP, FORWARD], []),
+        _row(priority.REVALIDATION, [FROM_CLIENT, REVALIDATION.match(1), FROM_LOCAL], []),
+        _ct_row(priority.UPDATE_ID, [*accepted, FROM_UPLINK, REVALIDATION.match(1)], update_id),
+        _ct_row(priority.UPDATE_ID, [*accepted, FROM_UPLINK, SCTP], update_id),
         *(
-            _row(rank.REVALIDATE, [protocol, *denied_reply], [load(REVALIDATION, 1), Goto("Output")])
+            _row(priority.DECIDE_AS_ORIGINAL, [_IP, SCTP, FROM_SERVER, PKT_SOURCE.match(side)], decide_as_original)
+            for side in _HERE
+        ),
+        _row(priority.DECIDE_AS_ORIGINAL, [_IP, SCTP, FROM_CLIENT], []),
+        *(
+            _row(priority.REVALIDATE, [protocol, *denied_reply], [load(REVALIDATION, 1), Goto("Output")])
             for protocol in (TCP, UDP)
         ),
-        _ct_row(rank.REVOKE, accepted, Ct(zone=ZONE.bits, commit=True, writes=cleared)),
+        _ct_row(priority.REVOKE, accepted, Ct(zone=ZONE.bits, commit=True, writes=cleared)),
     )

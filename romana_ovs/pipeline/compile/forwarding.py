@@ -173,7 +173,7 @@ def zone_rows(host: int, indexes: tuple[int, ...]) -> tuple[Flow, ...]:
     row = partial(flow, feature=Feature.FORWARDING, origin=feature_origin("transit"))
     here = (IP, FROM_LOCAL, TO_LOCAL)
     transit: list[Action] = [Move(TUNNEL.bits, Bits("tun_dst", 0, 32)), OutputReg(OUT_PORT.bits)]
-    rank = priorities.ConntrackZone
+    priority = priorities.ConntrackZone
     both = [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(1)]
     receiver_zone = (
         load(ZONE, zone(host, 0)),
@@ -181,21 +181,21 @@ def zone_rows(host: int, indexes: tuple[int, ...]) -> tuple[Flow, ...]:
     )
     common = (load(ZONE, common_zone(host)),)
     rows = [
-        row(rank.TRANSIT, [FROM_UPLINK, TO_UPLINK], transit),
-        row(rank.TRANSIT, [FROM_UPLINK, TO_GATEWAY, OWN_NODE.match(0)], []),
-        row(rank.SELF, [*here, DIFFERENT.match(0)], []),
-        _zone_row(rank.SHARED, both, common),
-        _zone_row(rank.SHARED, [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(0)], receiver_zone),
-        _zone_row(rank.DEFAULT, [IP], ()),
-        _zone_row(rank.LOCAL, [IP, FROM_ELSEWHERE, TO_LOCAL], receiver_zone),
-        _zone_row(rank.LOCAL, [IP, FROM_ELSEWHERE, TO_ELSEWHERE], common),
+        row(priority.TRANSIT, [FROM_UPLINK, TO_UPLINK], transit),
+        row(priority.TRANSIT, [FROM_UPLINK, TO_GATEWAY, OWN_NODE.match(0)], []),
+        row(priority.SELF, [*here, DIFFERENT.match(0)], []),
+        _zone_row(priority.SHARED, both, common),
+        _zone_row(priority.SHARED, [*here, SENDER_SHARED.match(1), RECEIVER_SHARED.match(0)], receiver_zone),
+        _zone_row(priority.DEFAULT, [IP], ()),
+        _zone_row(priority.LOCAL, [IP, FROM_ELSEWHERE, TO_LOCAL], receiver_zone),
+        _zone_row(priority.LOCAL, [IP, FROM_ELSEWHERE, TO_ELSEWHERE], common),
     ]
     if indexes:
         neither = [*here, SENDER_SHARED.match(0), RECEIVER_SHARED.match(0)]
-        rows.append(_zone_row(rank.LOCAL, neither, common))
+        rows.append(_zone_row(priority.LOCAL, neither, common))
         for index in indexes:
             same = [*neither, ZONE.match(zone(host, index)), RECEIVER_ZONE.match(index)]
-            rows.append(_zone_row(rank.TENANT, same, ()))
+            rows.append(_zone_row(priority.TENANT, same, ()))
     return tuple(rows)
 
 
@@ -217,14 +217,14 @@ def output_rows() -> tuple[Flow, ...]:
         Move(SENDER_ID.bits, WIRE_ID),
         Move(TUNNEL.bits, Bits("tun_dst", 0, 32)),
     )
-    rank = priorities.Output
+    priority = priorities.Output
     return (
-        row(rank.REVALIDATION, [REVALIDATION.match(1), TO_LOCAL], []),
-        row(rank.REVALIDATION, [REVALIDATION.match(1), TO_GATEWAY], []),
+        row(priority.REVALIDATION, [REVALIDATION.match(1), TO_LOCAL], []),
+        row(priority.REVALIDATION, [REVALIDATION.match(1), TO_GATEWAY], []),
         # A revalidation packet returns by its ingress uplink; output to the ingress port needs IN_PORT.
-        row(rank.REVALIDATION, [REVALIDATION.match(1), DIRECTION.match(ORIGINAL), TO_UPLINK], [*wire, InPort()]),
-        row(rank.REVALIDATION, [REVALIDATED.match(1), FROM_LOCAL, TO_UPLINK], [*wire, InPort()]),
-        row(rank.OUT, [TO_LOCAL], [out]),
-        row(rank.OUT, [TO_GATEWAY], [out]),
-        row(rank.OUT, [TO_UPLINK], [*wire, out]),
+        row(priority.REVALIDATION, [REVALIDATION.match(1), DIRECTION.match(ORIGINAL), TO_UPLINK], [*wire, InPort()]),
+        row(priority.REVALIDATION, [REVALIDATED.match(1), FROM_LOCAL, TO_UPLINK], [*wire, InPort()]),
+        row(priority.OUT, [TO_LOCAL], [out]),
+        row(priority.OUT, [TO_GATEWAY], [out]),
+        row(priority.OUT, [TO_UPLINK], [*wire, out]),
     )

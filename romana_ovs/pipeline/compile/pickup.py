@@ -26,20 +26,20 @@ from enum import IntEnum
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, ApplyMeter, Bits, Ct, CtClear, Goto, Load, Move, Resubmit
 from romana_ovs.pipeline.compile.conditions import (
-    BACKWARD,
-    FORWARD,
+    FROM_CLIENT,
     FROM_LOCAL,
+    FROM_SERVER,
     FROM_UPLINK,
     IP,
     TO_ELSEWHERE,
     TO_GATEWAY,
     TO_LOCAL,
     TO_UPLINK,
+    ct_state_match,
     feature_origin,
-    flags,
     load,
-    state,
     swapped,
+    tcp_flags_match,
 )
 from romana_ovs.pipeline.compile.conntrack import CT_WRITES, TO_CLIENT
 from romana_ovs.pipeline.compile.revalidation import ADDRESSES, TO_NEXT_HOP
@@ -81,7 +81,7 @@ from romana_ovs.pipeline.tables import Condition, flow
 
 _HERE = (LOCAL, GATEWAY)
 _TCP: tuple[Condition, ...] = (IP, ("nw_proto", TCP))
-_MIDSTREAM_TCP: tuple[Condition, ...] = (*_TCP, flags("-syn"))
+_MIDSTREAM_TCP: tuple[Condition, ...] = (*_TCP, tcp_flags_match("-syn"))
 """Neither SYN nor SYN-ACK: the client of a new connection sends SYN again, which makes an entry."""
 _TCP_ENDS = (*ADDRESSES, *swapped(Bits("tcp_src", 0, 16), Bits("tcp_dst", 0, 16)))
 _AS_RECEIVER = (
@@ -115,11 +115,11 @@ def _revalidations() -> tuple[Flow, ...]:
         _row(track, [*revalidation, FROM_LOCAL], [load(DIRECTION, ORIGINAL), Goto("ClientServer")]),
         _row(track, [*revalidation, FROM_UPLINK, DIRECTION.match(ORIGINAL)], [Goto("ClientServer")]),
         _row(track, [*_TCP, REVALIDATED.match(1), FROM_LOCAL], [Goto("Output")]),
-        _row(commit.REVALIDATION, [*revalidation, FORWARD, FROM_LOCAL], [Goto("Output")]),
-        _row(commit.REVALIDATION, [*revalidation, FORWARD, FROM_UPLINK], _revalidated_reply(UNSELECTED)),
+        _row(commit.REVALIDATION, [*revalidation, FROM_CLIENT, FROM_LOCAL], [Goto("Output")]),
+        _row(commit.REVALIDATION, [*revalidation, FROM_CLIENT, FROM_UPLINK], _revalidated_reply(UNSELECTED)),
         _row(
             commit.REVALIDATION_DEFERRED,
-            [*revalidation, FORWARD, FROM_UPLINK, EGRESS.match(DEFERRED)],
+            [*revalidation, FROM_CLIENT, FROM_UPLINK, EGRESS.match(DEFERRED)],
             _revalidated_reply(DEFERRED),
         ),
     )
@@ -138,18 +138,18 @@ def _revalidated_reply(egress: int) -> tuple[Action, ...]:
 
 def _to_other_nodes() -> tuple[Flow, ...]:
     """From a pre-restart pod here, or the node."""
-    rank, pre_restart = priorities.ConntrackState.PICKUP, SENDER_PRE_RESTART.match(1)
+    priority, pre_restart = priorities.ConntrackState.PICKUP, SENDER_PRE_RESTART.match(1)
     rows = []
     for side in _HERE:
         sent = (*_MIDSTREAM_TCP, PKT_SOURCE.match(side))
         midstream = (load(DIRECTION, MIDSTREAM), load(PICKUP, 1), Goto("ClientServer"))
-        loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
+        loose = (ct_state_match("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
         rows += [
-            _row(rank, [*sent, pre_restart, TO_UPLINK, state("+trk+new")], midstream),
-            _row(rank, [*sent, TO_UPLINK, *loose], midstream),
+            _row(priority, [*sent, pre_restart, TO_UPLINK, ct_state_match("+trk+new")], midstream),
+            _row(priority, [*sent, TO_UPLINK, *loose], midstream),
             _row(
-                rank,
-                [*sent, pre_restart, RECEIVER_PRE_RESTART.match(1), state("+trk+new")],
+                priority,
+                [*sent, pre_restart, RECEIVER_PRE_RESTART.match(1), ct_state_match("+trk+new")],
                 [load(DIRECTION, ORIGINAL), load(PICKUP, 1), Goto("ClientServer")],
             ),
         ]
@@ -158,42 +158,42 @@ def _to_other_nodes() -> tuple[Flow, ...]:
 
 def _from_other_nodes() -> tuple[Flow, ...]:
     """From another node, by its direction mark and the local conntrack state."""
-    rank, uplink = priorities.ConntrackState.PICKUP, (FROM_UPLINK, REVALIDATION.match(0))
+    priority, uplink = priorities.ConntrackState.PICKUP, (FROM_UPLINK, REVALIDATION.match(0))
     midstream, reply, original = (
         (*_MIDSTREAM_TCP, *uplink, DIRECTION.match(direction)) for direction in (MIDSTREAM, REPLY, ORIGINAL)
     )
     reply_only = (FROM_UPLINK, REVALIDATION.match(1), DIRECTION.match(MIDSTREAM))
-    replied = (state("+trk+rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(UPLINK))
-    loose = (state("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
-    unknown = (RECEIVER_PRE_RESTART.match(1), state("+trk+new"))
+    replied = (ct_state_match("+trk+rpl"), CT_ACCEPTED.match(1), CT_DESTINATION.match(UPLINK))
+    loose = (ct_state_match("+trk+est-rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1))
+    unknown = (RECEIVER_PRE_RESTART.match(1), ct_state_match("+trk+new"))
     on = (load(PICKUP, 1), Goto("ClientServer"))
     as_reply = (load(DIRECTION, REPLY), load(REVALIDATION, 0), *on)
     return (
-        *(_row(rank, [*midstream, *tracked], on) for tracked in (unknown, loose)),
-        _row(rank, [*midstream, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), *on)),
-        _row(rank, [*midstream, *replied, CT_LOOSE.match(0)], as_reply),
-        *(_row(rank, [*_MIDSTREAM_TCP, *reply_only, *tracked], as_reply) for tracked in (unknown, loose, replied)),
-        _row(priorities.ConntrackState.UNSOLICITED, [*_TCP, *reply_only, state("+trk+est-rpl")], []),
-        _row(rank, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("ClientServer"))),
-        _row(rank, [*reply, *unknown], on),
+        *(_row(priority, [*midstream, *tracked], on) for tracked in (unknown, loose)),
+        _row(priority, [*midstream, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), *on)),
+        _row(priority, [*midstream, *replied, CT_LOOSE.match(0)], as_reply),
+        *(_row(priority, [*_MIDSTREAM_TCP, *reply_only, *tracked], as_reply) for tracked in (unknown, loose, replied)),
+        _row(priorities.ConntrackState.UNSOLICITED, [*_TCP, *reply_only, ct_state_match("+trk+est-rpl")], []),
+        _row(priority, [*original, *replied, CT_LOOSE.match(1)], (load(FORCE, 1), Goto("ClientServer"))),
+        _row(priority, [*reply, *unknown], on),
     )
 
 
 def _replies() -> tuple[Flow, ...]:
     """Replies from another node are revalidated there; revalidated ones, and those to the node itself, are decided."""
-    rank = priorities.ClientServer
-    reply = (BACKWARD, PICKUP.match(1), FROM_UPLINK)
+    priority = priorities.ClientServer
+    reply = (FROM_SERVER, PICKUP.match(1), FROM_UPLINK)
     marks = Load(MARKS, LOCAL << PKT_SOURCE.bits.low | 1 << REVALIDATION.bits.low)
     revalidate = (*_TCP_ENDS, TO_NEXT_HOP, *_AS_RECEIVER, marks, CtClear(), Resubmit("L3Forward"))
     decide = (*TO_CLIENT, Goto("Egress"))
-    decided = load(EGRESS, UNSELECTED)
+    egress_unselected = load(EGRESS, UNSELECTED)
     return (
-        _row(rank.PICKUP, [*_TCP, *reply, REVALIDATED.match(0)], revalidate),
-        _row(rank.REVALIDATED, [*_TCP, BACKWARD, REVALIDATED.match(1), FROM_UPLINK, TO_LOCAL], decide),
+        _row(priority.PICKUP, [*_TCP, *reply, REVALIDATED.match(0)], revalidate),
+        _row(priority.REVALIDATED, [*_TCP, FROM_SERVER, REVALIDATED.match(1), FROM_UPLINK, TO_LOCAL], decide),
         _row(
-            rank.REVALIDATED,
-            [*_TCP, BACKWARD, PICKUP.match(1), TO_GATEWAY],
-            [*TO_CLIENT, decided, Goto("Egress")],
+            priority.REVALIDATED,
+            [*_TCP, FROM_SERVER, PICKUP.match(1), TO_GATEWAY],
+            [*TO_CLIENT, egress_unselected, Goto("Egress")],
         ),
     )
 
@@ -205,16 +205,16 @@ def _loose_commit(*, force: bool = False) -> Ct:
 
 def _commits() -> tuple[Flow, ...]:
     """Admitted midstream packets commit loose entries; a reply by the other node's own entry confirms them."""
-    rank, midstream = priorities.ConntrackCommit, (*_TCP, PICKUP.match(1), DIRECTION.match(MIDSTREAM))
+    priority, midstream = priorities.ConntrackCommit, (*_TCP, PICKUP.match(1), DIRECTION.match(MIDSTREAM))
     confirm = Ct(zone=ZONE.bits, table="Output", commit=True, writes=(Load(CT_LOOSE.bits, 0),))
-    by_entry = (BACKWARD, FROM_UPLINK, REVALIDATION.match(0), REVALIDATED.match(0))
+    by_entry = (FROM_SERVER, FROM_UPLINK, REVALIDATION.match(0), REVALIDATED.match(0))
     return (
-        _row(rank.LOOSE_FORCED, [*midstream, FORCE.match(1)], [_loose_commit(force=True)]),
-        _row(rank.LOOSE, [*midstream, state("+trk+new")], [_loose_commit()]),
-        _row(rank.LOOSE, [*midstream, state("+trk+est")], [Goto("Output")]),
+        _row(priority.LOOSE_FORCED, [*midstream, FORCE.match(1)], [_loose_commit(force=True)]),
+        _row(priority.LOOSE, [*midstream, ct_state_match("+trk+new")], [_loose_commit()]),
+        _row(priority.LOOSE, [*midstream, ct_state_match("+trk+est")], [Goto("Output")]),
         _row(
-            rank.CONFIRMED,
-            [*_TCP, *by_entry, state("+trk+rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1)],
+            priority.CONFIRMED,
+            [*_TCP, *by_entry, ct_state_match("+trk+rpl"), CT_ACCEPTED.match(1), CT_LOOSE.match(1)],
             [confirm],
         ),
     )
@@ -222,7 +222,8 @@ def _commits() -> tuple[Flow, ...]:
 
 def metered_commits(ofport: int, meter: Meter) -> tuple[Flow, ...]:
     """Loose entries of the pod at this port pass its meter, as all its new entries do."""
-    new = (*_TCP, ("in_port", ofport), PICKUP.match(1), DIRECTION.match(MIDSTREAM), TO_ELSEWHERE, state("+trk+new"))
+    midstream = (*_TCP, ("in_port", ofport), PICKUP.match(1), DIRECTION.match(MIDSTREAM), TO_ELSEWHERE)
+    new = (*midstream, ct_state_match("+trk+new"))
     actions = (ApplyMeter(meter.number), _loose_commit())
     return (
         flow(priorities.ConntrackCommit.LOOSE_METERED, new, actions, feature=Feature.CONNTRACK, origin=meter.origin),
@@ -231,12 +232,12 @@ def metered_commits(ofport: int, meter: Meter) -> tuple[Flow, ...]:
 
 def _revocations() -> tuple[Flow, ...]:
     """A packet that is denied as a packet of a client may be a reply."""
-    rank = priorities.ConntrackRevoke.PICKUP
-    as_reply = (load(DIRECTION, REPLY), Resubmit("ClientServer"))
+    priority = priorities.ConntrackRevoke.PICKUP
+    as_reply, revalidate = (load(DIRECTION, REPLY), Resubmit("ClientServer")), (load(REVALIDATION, 1), Goto("Output"))
     midstream = (IP, PICKUP.match(1), DIRECTION.match(MIDSTREAM))
     return (
-        _row(rank, [IP, PICKUP.match(1), DIRECTION.match(ORIGINAL)], as_reply),
-        _row(rank, [IP, PICKUP.match(1), BACKWARD], []),
-        _row(rank, [*midstream, FROM_UPLINK], as_reply),
-        *(_row(rank, [*midstream, PKT_SOURCE.match(side)], [load(REVALIDATION, 1), Goto("Output")]) for side in _HERE),
+        _row(priority, [IP, PICKUP.match(1), DIRECTION.match(ORIGINAL)], as_reply),
+        _row(priority, [IP, PICKUP.match(1), FROM_SERVER], []),
+        _row(priority, [*midstream, FROM_UPLINK], as_reply),
+        *(_row(priority, [*midstream, PKT_SOURCE.match(side)], revalidate) for side in _HERE),
     )

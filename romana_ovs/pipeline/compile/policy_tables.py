@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from functools import partial
 
 from romana_ovs.addressing.plan import AddressPlan
@@ -10,11 +9,11 @@ from romana_ovs.model.identity import NOT_A_POD, IdentityMatch, node_identity
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Goto
 from romana_ovs.pipeline.compile.conditions import (
-    BACKWARD,
-    FORWARD,
+    FROM_CLIENT,
     FROM_ELSEWHERE,
     FROM_GATEWAY,
     FROM_LOCAL,
+    FROM_SERVER,
     FROM_UPLINK,
     TO_ELSEWHERE,
     TO_GATEWAY,
@@ -24,7 +23,7 @@ from romana_ovs.pipeline.compile.conditions import (
     identified,
     load,
 )
-from romana_ovs.pipeline.compile.permissions import RuleTable, permissions
+from romana_ovs.pipeline.compile.permissions import RuleTable, permission_flows
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
@@ -45,43 +44,44 @@ from romana_ovs.policy.view import ClientGroup, Origin, ServerGroup, TenantAllow
 
 def egress_base(plan: AddressPlan, host: int, tenantless: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
     """Rows of Egress that belong to no group: decided elsewhere, the node itself, pods without tenant."""
-    rank = priorities.Egress
+    priority = priorities.Egress
     row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))
     node_net = plan.node_addresses()
     to_nodes = ("nw_dst", int(node_net.network_address), int(node_net.netmask))
     accepted = load(EGRESS, ACCEPTED)
     deny = [Goto("ConntrackRevoke")]
     return (
-        row(rank.ELSEWHERE, [FORWARD, FROM_ELSEWHERE], [Goto("DeferredEgress")]),
-        row(rank.ELSEWHERE, [BACKWARD, TO_ELSEWHERE], [Goto("DeferredEgress")]),
-        row(rank.OWN_NODE, [FORWARD, OWN_NODE.match(1)], [accepted, Goto("ConntrackCommit")]),
+        row(priority.ELSEWHERE, [FROM_CLIENT, FROM_ELSEWHERE], [Goto("DeferredEgress")]),
+        row(priority.ELSEWHERE, [FROM_SERVER, TO_ELSEWHERE], [Goto("DeferredEgress")]),
+        row(priority.OWN_NODE, [FROM_CLIENT, OWN_NODE.match(1)], [accepted, Goto("ConntrackCommit")]),
         row(
-            rank.OWN_NODE,
-            [BACKWARD, FROM_GATEWAY, SENDER_ID.match(node_identity(host))],
+            priority.OWN_NODE,
+            [FROM_SERVER, FROM_GATEWAY, SENDER_ID.match(node_identity(host))],
             [Goto("ConntrackCommit")],
         ),
-        *(row(rank.TENANTLESS, [identified(CLIENT_ID, block)], deny) for block in tenantless),
-        row(rank.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("DeferredEgress")]),
-        row(rank.NOT_A_POD, [FORWARD, TO_GATEWAY], deny),
-        row(rank.NOT_A_POD, [FORWARD, TO_UPLINK, to_nodes], deny),
-        row(rank.NOT_A_POD, [BACKWARD, FROM_GATEWAY], deny),
-        row(rank.NOT_A_POD, [BACKWARD, FROM_UPLINK, identified(SENDER_ID, NOT_A_POD)], deny),
-        row(rank.MISS, [], deny),
+        *(row(priority.TENANTLESS, [identified(CLIENT_ID, block)], deny) for block in tenantless),
+        row(priority.UNSELECTED, [CLIENT_GROUP.match(0)], [load(EGRESS, UNSELECTED), Goto("DeferredEgress")]),
+        row(priority.NOT_A_POD, [FROM_CLIENT, TO_GATEWAY], deny),
+        row(priority.NOT_A_POD, [FROM_CLIENT, TO_UPLINK, to_nodes], deny),
+        row(priority.NOT_A_POD, [FROM_SERVER, FROM_GATEWAY], deny),
+        row(priority.NOT_A_POD, [FROM_SERVER, FROM_UPLINK, identified(SENDER_ID, NOT_A_POD)], deny),
+        row(priority.MISS, [], deny),
     )
 
 
 def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
     """Rows of Egress for one client group."""
-    rank = priorities.Egress
+    priority = priorities.Egress
     table = RuleTable(
-        allow=rank.ALLOW,
-        conjunction=rank.CONJUNCTION,
-        clause=rank.CLAUSE,
+        table="Egress",
+        allow=priority.ALLOW,
+        conjunction=priority.CONJUNCTION,
+        clause=priority.CLAUSE,
         base=(CLIENT_GROUP.match(group.number),),
         permitted=(load(EGRESS, ACCEPTED), Goto("DeferredEgress")),
         peer_address="nw_dst",
     )
-    flows = permissions(table, group.accepted)
+    flows = permission_flows(table, group.accepted)
     if not group.deferred:
         return flows
     row = partial(flow, feature=Feature.POLICY, origin=origin)
@@ -89,68 +89,75 @@ def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
     # got deferred rules since it last sent, and a server must not go on sending data unless one admits it.
     return (
         *flows,
-        row(rank.DEFERRED, [*table.base, FROM_LOCAL], [load(EGRESS, DEFERRED), Goto("DeferredEgress")]),
-        row(rank.DEFERRED, [*table.base, FROM_UPLINK, EGRESS.match(DEFERRED)], [Goto("DeferredEgress")]),
+        row(priority.DEFERRED, [*table.base, FROM_LOCAL], [load(EGRESS, DEFERRED), Goto("DeferredEgress")]),
+        row(priority.DEFERRED, [*table.base, FROM_UPLINK, EGRESS.match(DEFERRED)], [Goto("DeferredEgress")]),
     )
 
 
 def deferred_base(host: int) -> tuple[Flow, ...]:
     """Rows of DeferredEgress that belong to no group: servers elsewhere, the node's own probes, decided egress."""
-    rank = priorities.DeferredEgress
+    priority = priorities.DeferredEgress
     row = partial(flow, feature=Feature.POLICY, origin=feature_origin("egress"))
     node = CLIENT_ID.match(node_identity(host))
     accept = [Goto("ConntrackCommit")]
     return (
-        row(rank.ELSEWHERE, [FORWARD, TO_ELSEWHERE], accept),
-        row(rank.ELSEWHERE, [BACKWARD, FROM_ELSEWHERE], accept),
-        row(rank.ELSEWHERE, [FORWARD, TO_LOCAL, FROM_GATEWAY, node], accept),
-        row(rank.ELSEWHERE, [BACKWARD, FROM_LOCAL, TO_GATEWAY, node], accept),
-        row(rank.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
-        row(rank.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
-        row(rank.NOT_ADMITTED, [BACKWARD, TO_UPLINK], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
-        row(rank.MISS, [], [Goto("ConntrackRevoke")]),
+        row(priority.ELSEWHERE, [FROM_CLIENT, TO_ELSEWHERE], accept),
+        row(priority.ELSEWHERE, [FROM_SERVER, FROM_ELSEWHERE], accept),
+        row(priority.ELSEWHERE, [FROM_CLIENT, TO_LOCAL, FROM_GATEWAY, node], accept),
+        row(priority.ELSEWHERE, [FROM_SERVER, FROM_LOCAL, TO_GATEWAY, node], accept),
+        row(priority.DECIDED, [EGRESS.match(0, mask=1)], [Goto("Tenancy")]),
+        row(priority.DECIDED, [EGRESS.match(UNSELECTED)], [Goto("Tenancy")]),
+        row(priority.NOT_ADMITTED, [FROM_SERVER, TO_UPLINK], [load(EGRESS, UNSELECTED), Goto("Tenancy")]),
+        row(priority.MISS, [], [Goto("ConntrackRevoke")]),
     )
 
 
 def deferred_rows(group: ServerGroup) -> tuple[Flow, ...]:
     """Rows of DeferredEgress for one server group: which clients with deferred rules may connect to it."""
-    rank = priorities.DeferredEgress
-    return permissions(
-        _server_table(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "Tenancy"), group.deferred_egress
+    priority = priorities.DeferredEgress
+    return permission_flows(
+        RuleTable(
+            table="DeferredEgress",
+            allow=priority.ALLOW,
+            conjunction=priority.CONJUNCTION,
+            clause=priority.CLAUSE,
+            base=(SERVER_GROUP.match(group.number),),
+            permitted=(Goto("Tenancy"),),
+            peer_address="nw_src",
+        ),
+        group.deferred_egress,
     )
 
 
 def ingress_rows(group: ServerGroup) -> tuple[Flow, ...]:
     """Rows of Ingress for one server group."""
-    rank = priorities.Ingress
-    return permissions(
-        _server_table(group, rank.ALLOW, rank.CONJUNCTION, rank.CLAUSE, "ConntrackCommit"), group.ingress
-    )
-
-
-def _server_table(group: ServerGroup, allow: IntEnum, conjunction: IntEnum, clause: IntEnum, then: str) -> RuleTable:
-    return RuleTable(
-        allow=allow,
-        conjunction=conjunction,
-        clause=clause,
-        base=(SERVER_GROUP.match(group.number),),
-        permitted=(Goto(then),),
-        peer_address="nw_src",
+    priority = priorities.Ingress
+    return permission_flows(
+        RuleTable(
+            table="Ingress",
+            allow=priority.ALLOW,
+            conjunction=priority.CONJUNCTION,
+            clause=priority.CLAUSE,
+            base=(SERVER_GROUP.match(group.number),),
+            permitted=(Goto("ConntrackCommit"),),
+            peer_address="nw_src",
+        ),
+        group.ingress,
     )
 
 
 def tenancy_rows(allows: tuple[TenantAllow, ...] | None, tenantless: tuple[IdentityMatch, ...]) -> tuple[Flow, ...]:
     """Rows of Tenancy; `allows` None: tenants are not separated. External clients have no tenant: Ingress follows."""
-    rank = priorities.Tenancy
+    priority = priorities.Tenancy
     row = partial(flow, feature=Feature.ISOLATION, origin=feature_origin("tenancy"))
     onward = [Goto("Ingress")]
     if allows is None:
-        return (row(rank.ALLOW, [], onward),)
+        return (row(priority.ALLOW, [], onward),)
     rows = {
         item.key: item
         for item in (
             flow(
-                rank.ALLOW,
+                priority.ALLOW,
                 [
                     identified(SERVER_ID, entry.server),
                     *([identified(CLIENT_ID, entry.client)] if entry.client is not None else []),
@@ -163,10 +170,10 @@ def tenancy_rows(allows: tuple[TenantAllow, ...] | None, tenantless: tuple[Ident
         )
     }
     return (
-        *(row(rank.DENY, [identified(SERVER_ID, block)], [Goto("ConntrackRevoke")]) for block in tenantless),
-        row(rank.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward),
+        *(row(priority.DENY, [identified(SERVER_ID, block)], [Goto("ConntrackRevoke")]) for block in tenantless),
+        row(priority.OUTSIDE, [identified(CLIENT_ID, NOT_A_POD)], onward),
         *rows.values(),
-        row(rank.MISS, [], [Goto("ConntrackRevoke")]),
+        row(priority.MISS, [], [Goto("ConntrackRevoke")]),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from romana_ovs.model.errors import PipelineError
 
 PORT_WIDTH = 16
-ALL_PORTS = (1 << PORT_WIDTH) - 1
+MAX_PORT = (1 << PORT_WIDTH) - 1
 
 
 def masks(low: int, high: int) -> Iterator[tuple[int, int]]:
@@ -15,11 +15,11 @@ def masks(low: int, high: int) -> Iterator[tuple[int, int]]:
 
     Raises PipelineError when the range is empty or not of 16-bit numbers.
     """
-    if not 0 <= low <= high <= ALL_PORTS:
+    if not 0 <= low <= high <= MAX_PORT:
         raise PipelineError(f"{low} to {high} is not a range of ports")
     while low <= high:
         size = low & -low or 1 << PORT_WIDTH
         while low + size - 1 > high:
             size >>= 1
-        yield low, ALL_PORTS & ~(size - 1)
+        yield low, MAX_PORT & ~(size - 1)
         low += size

@@ -21,7 +21,7 @@ from enum import IntEnum
 
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Action, Bits, CtClear, Goto, Load, Move, Resubmit
-from romana_ovs.pipeline.compile.conditions import BACKWARD, FROM_UPLINK, IP, TO_LOCAL, feature_origin, load, swapped
+from romana_ovs.pipeline.compile.conditions import FROM_SERVER, FROM_UPLINK, IP, TO_LOCAL, feature_origin, load, swapped
 from romana_ovs.pipeline.compile.conntrack import TO_CLIENT
 from romana_ovs.pipeline.cookies import Feature
 from romana_ovs.pipeline.fields import ICMP, SCTP, TCP, UDP
@@ -44,7 +44,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.tables import Condition, flow
 
-_REPLY = (BACKWARD, FROM_UPLINK, TO_LOCAL)
+_REPLY = (FROM_SERVER, FROM_UPLINK, TO_LOCAL)
 _ICMP: Condition = ("nw_proto", ICMP)
 _TCP: Condition = ("nw_proto", TCP)
 _UDP: Condition = ("nw_proto", UDP)
@@ -73,16 +73,16 @@ REVALIDATE = (
 
 def changed_clients() -> tuple[Flow, ...]:
     """Replies to a client by whether its identity is the committed one."""
-    rank = priorities.ClientServer
+    priority = priorities.ClientServer
     # The server's node will apply deferred rules to the client's present identity when the client answers.
     deliver = (load(REVALIDATION, 0), load(EGRESS, DEFERRED), *TO_CLIENT, Goto("Egress"))
     return (
-        _row(rank.SAME_ID, [*_REPLY, DIFFERENT.match(0)], [*TO_CLIENT, Goto("Egress")]),
-        _row(rank.CHANGED_ID, [IP, _TCP, *_REPLY], deliver),
-        _row(rank.CHANGED_ID, [IP, _SCTP, *_REPLY], deliver),
-        _row(rank.CHANGED_ID, [IP, _ICMP, *_REPLY], []),
-        _row(rank.CHANGED_ID, [IP, _UDP, *_REPLY], [*UDP_ENDS, *REVALIDATE]),
-        _row(rank.CHANGED_ID_OTHER, [IP, *_REPLY], [*ADDRESSES, *REVALIDATE]),
+        _row(priority.SAME_ID, [*_REPLY, DIFFERENT.match(0)], [*TO_CLIENT, Goto("Egress")]),
+        _row(priority.CHANGED_ID, [IP, _TCP, *_REPLY], deliver),
+        _row(priority.CHANGED_ID, [IP, _SCTP, *_REPLY], deliver),
+        _row(priority.CHANGED_ID, [IP, _ICMP, *_REPLY], []),
+        _row(priority.CHANGED_ID, [IP, _UDP, *_REPLY], [*UDP_ENDS, *REVALIDATE]),
+        _row(priority.CHANGED_ID_OTHER, [IP, *_REPLY], [*ADDRESSES, *REVALIDATE]),
     )
 
 
@@ -92,17 +92,17 @@ def previous_ids(pairs: Iterable[tuple[int, int]]) -> tuple[Flow, ...]:
     They are delivered, as the decision is still right, and revalidated before new rules come into force that do
     distinguish. `pairs` are (present identity, previous identity).
     """
-    rank = priorities.ClientServer
+    priority = priorities.ClientServer
     decide: tuple[Action, ...] = (*TO_CLIENT, Resubmit("Egress"))
     onward: tuple[Action, ...] = (*TO_CLIENT, Goto("Egress"))
     rows: list[Flow] = []
     for identity, previous in sorted(pairs):
         here = (*_REPLY, REVALIDATION.match(0), RECEIVER_ID.match(identity), ("ct_mark", previous))
         rows += [
-            _row(rank.PREVIOUS_ID, [IP, _UDP, *here], [*decide, *UDP_ENDS, *REVALIDATE]),
-            _row(rank.PREVIOUS_ID, [IP, _SCTP, *here], [*decide, *_SCTP_ENDS, *REVALIDATE]),
-            _row(rank.PREVIOUS_ID, [IP, _TCP, *here], onward),
-            _row(rank.PREVIOUS_ID, [IP, _ICMP, *here], onward),
-            _row(rank.PREVIOUS_ID_OTHER, [IP, *here], [*decide, *ADDRESSES, *REVALIDATE]),
+            _row(priority.PREVIOUS_ID, [IP, _UDP, *here], [*decide, *UDP_ENDS, *REVALIDATE]),
+            _row(priority.PREVIOUS_ID, [IP, _SCTP, *here], [*decide, *_SCTP_ENDS, *REVALIDATE]),
+            _row(priority.PREVIOUS_ID, [IP, _TCP, *here], onward),
+            _row(priority.PREVIOUS_ID, [IP, _ICMP, *here], onward),
+            _row(priority.PREVIOUS_ID_OTHER, [IP, *here], [*decide, *ADDRESSES, *REVALIDATE]),
         ]
     return tuple(rows)
