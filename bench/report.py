@@ -214,10 +214,11 @@ def _restart(found: Found) -> str:
         "computing",
         "waiting for the switch",
         "reading back",
+        "of the processor",
         "flow-mods",
         "resident",
     )
-    parts = ("total", "importing", "manifests", "computing", "waiting", "reading")
+    parts = ("total", "importing", "manifests", "computing", "waiting", "reading", "processor")
     runs = [("first start", found["first"]), *((f"restart {i}", run) for i, run in enumerate(found["restarts"], 1))]
     rows = (
         (name, *(f"{each[part]:,.0f} ms" for part in parts), each["flow_mods"], f"{each['mib']:.0f} MiB")

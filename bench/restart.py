@@ -63,6 +63,7 @@ class Restarted(Timed):
             "waiting": max(0.0, (self.ready_at - self.rounded_at) * 1000 - Clock.spent.reading),
             "computing": Clock.spent.computing,
             "reading": Clock.spent.reading,
+            "processor": time.process_time() * 1000,
             "mib": resident_mib(),
             "flow_mods": Clock.spent.flow_mods,
             "pods": len(self.cluster.pods) if self.cluster is not None else 0,

@@ -57,6 +57,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         runtime.use_native_log_locks()
+        # First of all: the saved state is large, too.
+        self._gc_freeze = GcFreeze()
         self._flag = Flag()
         try:
             self._read_settings()
@@ -67,7 +69,6 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self.refused: tuple[str, ...] = ()
         status_socket = self.options.status_socket
         self._status_server = StatusServer(status_socket, self.status) if status_socket is not None else None
-        self._gc_freeze = GcFreeze()
         self._acks: list[tuple[str, PendingAck]] = []
         self._ready_sessions: frozenset[Session] = frozenset()
         self._compute_due = False

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.controller.gc_freeze import MIN_PODS, GcFreeze
+from romana_ovs.controller.gc_freeze import MIN_PODS, YOUNG_OBJECTS, GcFreeze
 
 
 @pytest.fixture(autouse=True)
 def _thawed() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 def test_a_large_cluster_is_frozen_again_when_it_has_grown() -> None:
@@ -26,3 +28,9 @@ def test_a_large_cluster_is_frozen_again_when_it_has_grown() -> None:
         True,
     ]
     assert gc.get_freeze_count() > 0
+
+
+def test_the_collector_runs_less_often_than_by_default() -> None:
+    _, *older = gc.get_threshold()
+    GcFreeze()
+    assert gc.get_threshold() == (YOUNG_OBJECTS, *older)
