@@ -12,7 +12,7 @@ from romana_ovs.engine.class_members import ClassMembers
 from romana_ovs.engine.endpoints import NumberedPod
 from romana_ovs.engine.lifecycle import RequirementLifecycle
 from romana_ovs.engine.policy_index import LabelRequirements, RuleSet
-from romana_ovs.engine.tombstones import ClassTombstones
+from romana_ovs.engine.tombstones import ClassTombstone, ClassTombstones
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
@@ -32,7 +32,7 @@ class ClassRegistry:
         """Begins with what was published `before`; none of it counts as acknowledged before revision `now`."""
         self._allocator = ClassAllocator.of(record_of(before))
         saved = [
-            [segment, name, dict(labels)]
+            ClassTombstone(segment, name, labels)
             for name, classes in before.namespaces.items()
             for segment, labels in classes.tombstones
         ]
@@ -144,7 +144,7 @@ class ClassRegistry:
         pending. Numbers retired by the revision `acknowledged_by_all` are free.
         """
         # A pod that comes back gets the lowest class that matches: no tombstone needs to keep another one.
-        self._tombstones.discard(self._allocator.pins)
+        self._tombstones.discard(self._allocator.overrides)
         changed_namespaces = stages.touched()
         self._expire_acknowledged(acknowledged, acknowledged_by_all, changed_namespaces, now=now)
         self._sync_allocator(now, changed_namespaces)
@@ -214,7 +214,7 @@ class ClassRegistry:
             changed_namespaces |= changed_keys(self._tombstones_by_namespace, tombstones)
             self._tombstones_by_namespace, self._tombstone_changes = tombstones, self._tombstones.changes
         overrides: dict[str, dict[PodKey, int]] = {}
-        for pod, number in self._allocator.pins.items():
+        for pod, number in self._allocator.overrides.items():
             if pod not in self._tombstones:
                 overrides.setdefault(self._classes[number].namespace, {})[pod] = number
         changed_namespaces |= changed_keys(self._overrides, overrides)

@@ -39,8 +39,8 @@ class ClassMatcher:
         """The identity that matches and that every node knows: the override, or else the lowest; None without any."""
         matching = frozenset(requirement for requirement in self._required if requirement.matches(labels))
         fitting = self._published.get((segment, matching), [])
-        pinned = self.classes.overrides.get(pod)
-        return pinned if pinned in fitting else fitting[0] if fitting else None
+        override = self.classes.overrides.get(pod)
+        return override if override in fitting else fitting[0] if fitting else None
 
     def consistent(self, number: int, labels: Labels) -> bool:
         """Whether the class `number` matches these labels; the unknown class matches all."""

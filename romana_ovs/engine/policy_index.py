@@ -15,9 +15,8 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels, Selector
 from romana_ovs.model.objects import Direction, PodKey, PolicyKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.classes import requirements_by_namespace
 from romana_ovs.policy.normalise import normalise
-from romana_ovs.policy.requirements import RequirementBudget, is_deferred
+from romana_ovs.policy.requirements import RequirementBudget, is_deferred, requirements_by_namespace
 from romana_ovs.policy.rules import NormalPolicy, NormalRule, Scope
 from romana_ovs.policy.view import LabelRequirement
 

@@ -63,12 +63,12 @@ def _published(allocator: Allocator, addresses: Mapping[str, Any], identities: M
 
 def _class_sets(record: ClassRecord, tombstones: Any) -> dict[str, ClassSet]:
     class_sets = {
-        name: ClassSet(name, requirements=MappingProxyType(dict.fromkeys(asked, Stage.ACTIVE)))
-        for name, asked in record.asked.items()
+        name: ClassSet(name, requirements=MappingProxyType(dict.fromkeys(requirements, Stage.ACTIVE)))
+        for name, requirements in record.requirements.items()
     }
     classes: dict[str, dict[int, frozenset[Any]]] = {}
     for entry in record.classes:
-        classes.setdefault(entry.namespace, {})[entry.identity] = entry.yes
+        classes.setdefault(entry.namespace, {})[entry.identity] = entry.matching
     tombstones_of: dict[str, list[tuple[int, Labels]]] = {}
     for segment, name, labels in tombstones:
         tombstones_of.setdefault(name, []).append((int(segment), Labels(labels)))
@@ -78,7 +78,7 @@ def _class_sets(record: ClassRecord, tombstones: Any) -> dict[str, ClassSet]:
             class_sets.get(name, ClassSet(name)),
             classes=MappingProxyType(dict(sorted(of_namespace.items()))),
             overrides=MappingProxyType(
-                {pod: number for pod, number in sorted(record.pins.items()) if number in of_namespace}
+                {pod: number for pod, number in sorted(record.overrides.items()) if number in of_namespace}
             ),
             tombstones=tuple(tombstones_of.get(name, ())),
             epoch=FIRST,

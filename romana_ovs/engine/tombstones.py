@@ -7,9 +7,8 @@ another number with the next such pod.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassAllocator
@@ -36,18 +35,12 @@ class ClassTombstone(NamedTuple):
 class ClassTombstones:
     """The tombstones in an allocator, oldest first; `changes` counts additions and removals."""
 
-    def __init__(self, allocator: ClassAllocator, saved: Iterable[Any] = ()) -> None:
-        """Begins with `saved`, the value of `to_json`; `enter_saved` assigns them in the allocator.
-
-        Raises InputError when `saved` is not such a value.
-        """
+    def __init__(self, allocator: ClassAllocator, saved: Iterable[ClassTombstone] = ()) -> None:
+        """Begins with the `saved` ones, oldest first; `enter_saved` assigns them in the allocator."""
         self._allocator = allocator
         self._tombstones: dict[PodKey, ClassTombstone] = {}
+        self._saved = list(saved)
         self.changes = 0
-        try:
-            self._saved = [ClassTombstone(int(segment), str(name), Labels(labels)) for segment, name, labels in saved]
-        except (TypeError, ValueError) as broken:
-            raise InputError.because(f"not what was saved: {broken}", field="remnants") from broken
 
     def __contains__(self, key: PodKey) -> bool:
         return key in self._tombstones
@@ -84,11 +77,6 @@ class ClassTombstones:
         for tombstone in [*self._tombstones.values(), *self._saved]:
             tombstones.setdefault(tombstone.namespace, []).append((tombstone.segment, tombstone.labels))
         return {name: tuple(each) for name, each in tombstones.items()}
-
-    def to_json(self) -> list[Any]:
-        """All of them in plain values of JSON, oldest first."""
-        tombstones = [*self._tombstones.values(), *self._saved]
-        return [[each.segment, each.namespace, dict(sorted(each.labels.items()))] for each in tombstones]
 
     def _enter(self, tombstone: ClassTombstone) -> None:
         self.changes += 1

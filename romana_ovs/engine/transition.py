@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, LabelRequirements, Listed, RuleSet, joint_requirements
 from romana_ovs.model.labels import Labels
-from romana_ovs.policy.classes import requirements_by_namespace
+from romana_ovs.policy.requirements import requirements_by_namespace
 from romana_ovs.policy.rules import NormalPolicy
 from romana_ovs.policy.view import LabelRequirement
 

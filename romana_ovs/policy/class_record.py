@@ -1,15 +1,14 @@
-"""Serializes the state of the class allocator for the state file, and validates it when it is read."""
+"""Reads the state of a class allocator in the state files of version 0.1.0, and validates it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.requirements import requirement_sort_key
 from romana_ovs.policy.view import LabelRequirement
 
 
@@ -19,48 +18,32 @@ class ClassEntry:
 
     identity: int
     namespace: str
-    yes: frozenset[LabelRequirement]
-    no: frozenset[LabelRequirement]
+    matching: frozenset[LabelRequirement]
+    not_matching: frozenset[LabelRequirement]
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRecord:
-    """The state of a `ClassAllocator`. `pins` maps pods to classes that their labels alone would not select.
+    """The state of a `ClassAllocator`.
 
-    `asked` are the requirements in use by namespace, `next` the next class number to try by segment.
+    `requirements` are those in use by namespace, `next` the next class number to try by segment. `overrides` map pods
+    to the identities of classes that their labels alone would not select.
     """
 
-    asked: Mapping[str, frozenset[LabelRequirement]]
+    requirements: Mapping[str, frozenset[LabelRequirement]]
     next: Mapping[int, int]
     classes: tuple[ClassEntry, ...]
-    pins: Mapping[PodKey, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """This record as JSON values, sorted."""
-        return {
-            "asked": {name: _requirements_to_json(requirements) for name, requirements in sorted(self.asked.items())},
-            "next": {str(segment): number for segment, number in sorted(self.next.items())},
-            "classes": [
-                {
-                    "identity": entry.identity,
-                    "namespace": entry.namespace,
-                    "yes": _requirements_to_json(entry.yes),
-                    "no": _requirements_to_json(entry.no),
-                }
-                for entry in self.classes
-            ],
-            "pins": dict(sorted(self.pins.items())),
-        }
+    overrides: Mapping[PodKey, int]
 
     @classmethod
     def from_json(cls, data: Any) -> ClassRecord:
-        """The record of `to_json`. Raises InputError naming the invalid field."""
+        """The record in such a file, with the words of that version. Raises InputError naming the invalid field."""
         fields = _object(data, "classes")
         asked = _object(fields.get("asked"), "classes.asked")
         following = _object(fields.get("next"), "classes.next")
         pins = _object(fields.get("pins"), "classes.pins")
         return cls(
-            asked={
+            requirements={
                 name: _requirements_from_json(requirements, f"classes.asked.{name}")
                 for name, requirements in asked.items()
             },
@@ -69,7 +52,7 @@ class ClassRecord:
                 for name, value in following.items()
             },
             classes=_entries(fields.get("classes")),
-            pins={PodKey(pod): _identity(value, f"classes.pins.{pod}") for pod, value in pins.items()},
+            overrides={PodKey(pod): _identity(value, f"classes.pins.{pod}") for pod, value in pins.items()},
         )
 
 
@@ -78,25 +61,18 @@ def _entries(data: Any) -> tuple[ClassEntry, ...]:
     for index, item in enumerate(_list(data, "classes.classes")):
         place = f"classes.classes[{index}]"
         fields = _object(item, place)
-        number = _identity(fields.get("identity"), f"{place}.identity")
-        yes = _requirements_from_json(fields.get("yes"), f"{place}.yes")
-        no = _requirements_from_json(fields.get("no"), f"{place}.no")
+        identity = _identity(fields.get("identity"), f"{place}.identity")
+        matching = _requirements_from_json(fields.get("yes"), f"{place}.yes")
+        not_matching = _requirements_from_json(fields.get("no"), f"{place}.no")
         namespace = fields.get("namespace")
-        if number in entries:
-            _refuse(f"{place}.identity", f"{number:#x} is given to two classes")
+        if identity in entries:
+            _refuse(f"{place}.identity", f"{identity:#x} is given to two classes")
         if not isinstance(namespace, str):
             _refuse(f"{place}.namespace", "a name was expected")
-        if yes & no:
+        if matching & not_matching:
             _refuse(place, "the same requirement is in yes and no")
-        entries[number] = ClassEntry(number, namespace, yes, no)
+        entries[identity] = ClassEntry(identity, namespace, matching, not_matching)
     return tuple(entries.values())
-
-
-def _requirements_to_json(requirements: Iterable[LabelRequirement]) -> list[list[Any]]:
-    return [
-        [requirement.key, None if requirement.values is None else sorted(requirement.values)]
-        for requirement in sorted(requirements, key=requirement_sort_key)
-    ]
 
 
 def _requirements_from_json(data: Any, place: str) -> frozenset[LabelRequirement]:

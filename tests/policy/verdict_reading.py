@@ -10,8 +10,9 @@ from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.identity import OUTSIDE, IdentityMatch, node_identity, whole_segments
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.classes import ClassAllocator, requirements_by_namespace
+from romana_ovs.policy.classes import ClassAllocator
 from romana_ovs.policy.normalise import normalise
+from romana_ovs.policy.requirements import requirements_by_namespace
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
 from romana_ovs.policy.view import Allow, LocalPod, NodeView, Verdicts
