@@ -20,6 +20,7 @@ from romana_ovs.backoff import Backoff
 from romana_ovs.controller.backend import backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import ConntrackLimits
+from romana_ovs.controller.flow_restore import FlowRestore
 from romana_ovs.controller.gc_freeze import GcFreeze
 from romana_ovs.controller.host_checks import HostChecks
 from romana_ovs.controller.programmer import Programmer
@@ -93,6 +94,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._host_checks = HostChecks(self.bridge_index.remotes, settings, self._flag)
         self._programmer = Programmer(self._reconciler, self.bridge_index, self._limits, self.options.node)
         self.sessions = self._programmer.sessions
+        self._flow_restore = FlowRestore(
+            self.bridge_index,
+            self._programmer,
+            serve=runtime.serve_management,
+            end_wait=lambda remote: self._watches[remote].end_flow_restore_wait(),
+        )
 
     def start(self) -> None:
         """Start every green thread; Ryu calls this once all applications are loaded."""
@@ -119,7 +126,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._take_confirmations(session)
                 del self.sessions[datapath.id]
                 session.on_disconnect()
-        elif session is not None:
+        elif session is not None and (datapath.management or not session.management):
             LOG.error(
                 "switch %016x is connected already; a second connection from %s is refused",
                 datapath.id,
@@ -127,8 +134,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             )
             datapath.abort()
         else:
-            session = self.sessions[datapath.id] = Session(Channel(datapath), self._flag)
-            LOG.info("switch %s: connected", session.name)
+            former = session.pre_restart if session is not None else None
+            if session is not None:
+                self._take_confirmations(session)
+                session.channel.close()
+                session.on_disconnect()
+            session = self.sessions[datapath.id] = Session(Channel(datapath), self._flag, former)
+            LOG.info("switch %s: connected%s", session.name, " over its management socket" * datapath.management)
             runtime.spawn(session.run)
 
     # The work loop.
@@ -149,7 +161,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         listing_deadline = (
             self._listing_deadline if self.bridge_index.missing and now < self._listing_deadline else None
         )
-        first = earliest(self._next_check, self._retry_at, self._programmer.recompute_at, listing_deadline)
+        first = earliest(
+            self._next_check,
+            self._retry_at,
+            self._programmer.recompute_at,
+            listing_deadline,
+            self._flow_restore.check_at,
+        )
         return None if first is None else max(0.0, first - now)
 
     def _pass(self) -> None:
@@ -166,6 +184,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 # As it was when the pass began: what came since is not counted yet.
                 self._finish(now)
             self._programmer.program_deferred()
+            self._flow_restore.check(time.monotonic())
         except RomanaError as error:
             if isinstance(error, EventsLost):
                 LOG.critical("internal error; a new process lists everything; please report this", exc_info=True)
@@ -336,6 +355,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             *self._source.problems,
             *self._reconciler.problems,
             *self.bridge_index.warnings,
+            *self._flow_restore.problems,
             *self._limits.problems,
             *self._host_checks.problems,
             *self._programmer.zone_conflicts.values(),

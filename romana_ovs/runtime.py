@@ -34,7 +34,7 @@ from ryu.lib import hub  # noqa: E402
 from ryu.ofproto import ofproto_v1_5  # noqa: E402
 
 from romana_ovs.model.errors import InputError, RomanaError  # noqa: E402
-from romana_ovs.switch.datapath import serve_connection  # noqa: E402
+from romana_ovs.switch.datapath import serve_connection, serve_management  # noqa: E402
 
 LOG = logging.getLogger("romana_ovs")
 
@@ -69,6 +69,7 @@ __all__ = [
     "on_state_change",
     "refuse",
     "run",
+    "serve_management",
     "spawn",
     "spawn_essential",
 ]

@@ -159,7 +159,8 @@ def bridge_commands(node: str, target: str, datapath: DatapathType) -> list[str]
     """The `ovs-vsctl` arguments that create a node's bridge in one transaction.
 
     Secure, so that it never forwards without flows, and out-of-band, so that no hidden flows precede ours
-    (vswitchd.conf.db(5)). The datapath id is set, as otherwise it follows the bridge's MAC, which changes once the node
+    (vswitchd.conf.db(5)). A controller of type `service` deletes no flows when it is configured, as at the end of
+    flow-restore-wait. The datapath id is set, as otherwise it follows the bridge's MAC, which changes once the node
     has an address: the switch would reconnect with another datapath id.
     """
     return [
@@ -184,6 +185,7 @@ def bridge_commands(node: str, target: str, datapath: DatapathType) -> list[str]
         "controller",
         BRIDGE,
         "connection_mode=out-of-band",
+        "type=service",
         f"max_backoff={BACKOFF_MS}",
     ]
 

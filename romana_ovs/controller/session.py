@@ -70,10 +70,11 @@ class Confirmation:
 class Session:
     """Keeps the confirmations of its switch until they are taken, and raises `flag` for each, and for changes of state.
 
-    `run` is for a green thread, and ends with the connection.
+    `run` is for a green thread, and ends with the connection. `former` are the pre-restart pods of a session over the
+    switch's management socket, which this one replaces.
     """
 
-    def __init__(self, channel: Channel, flag: Flag) -> None:
+    def __init__(self, channel: Channel, flag: Flag, former: PreRestartPods | None = None) -> None:
         self.channel = channel
         self.state = SessionState.DISCONNECTED
         self.problems: tuple[str, ...] = ()
@@ -83,6 +84,7 @@ class Session:
         """Whether the switch tracks SCTP by ports; None until it has answered."""
         self.synced: DesiredState | None = None
         self.flushes = FlushQueue(channel)
+        self._former = former
         self._flag = flag
         self._wake = Flag()
         self._desired: DesiredState | None = None
@@ -102,6 +104,11 @@ class Session:
     def ready(self) -> bool:
         """Whether the flows of its switch have been read, so that it may be given a desired state."""
         return self.pre_restart is not None and self.state is not SessionState.DISCONNECTED
+
+    @property
+    def management(self) -> bool:
+        """Whether it uses the management socket of its switch."""
+        return self.channel.management
 
     @property
     def idle(self) -> bool:
@@ -171,8 +178,11 @@ class Session:
         read: ReadBack = self.channel.read()
         self._actual, self._foreign, self._meters, self.synced = read.ours, read.foreign, read.meters, None
         if self.pre_restart is None:
-            self.sctp_ports = self.channel.sctp_ports()
-            self.pre_restart = PreRestartPods(attached_pods(read.ours.values()), fresh=not read.ours)
+            if not self.management:
+                # A switch that waits for its flows returns no packets.
+                self.sctp_ports = self.channel.sctp_ports()
+            former = self._former if read.ours else None
+            self.pre_restart = former or PreRestartPods(attached_pods(read.ours.values()), fresh=not read.ours)
         self._step(SessionEvent.READ)
 
     def _send(self, desired: DesiredState) -> None:

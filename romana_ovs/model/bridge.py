@@ -34,6 +34,8 @@ CONNTRACK_LOST = "romana-connections-lost"
 """Bridge external_ids key that we write: when the switch last lost its conntrack entries (Unix time)."""
 NODE_ID = "romana-node"
 """Bridge external_ids key: the name of the node that the bridge belongs to."""
+SERVICE_CONTROLLER = "service"
+"""The type of a controller that deletes no flows of its bridge when it is configured (vswitchd.conf.db(5))."""
 
 
 class DatapathType(Enum):

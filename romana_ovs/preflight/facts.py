@@ -39,10 +39,11 @@ def known(fact: T | Unread) -> T:
 
 @dataclass(frozen=True, slots=True)
 class ControllerTarget:
-    """A controller of a bridge: where it is, how it is connected, and whether it is connected now."""
+    """A controller of a bridge: where it is, how it is connected, its type, and whether it is connected now."""
 
     target: str
     connection_mode: str = ""
+    type: str = ""
     connected: bool = False
 
 

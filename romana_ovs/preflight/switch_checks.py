@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from romana_ovs.model.bridge import SERVICE_CONTROLLER
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.facts import USERSPACE, HostFacts, SwitchBridge, Unread, UnreadFact, known
@@ -122,6 +123,12 @@ def _bridge_findings(bridge: SwitchBridge) -> Iterator[Finding]:
             Severity.WARNING,
             "its controller is in-band, so hidden flows stand before those of the tables",
             f"Run: ovs-vsctl set controller {name} connection_mode=out-of-band.",
+        ),
+        (
+            any(each.type != SERVICE_CONTROLLER for each in bridge.controllers),
+            Severity.WARNING,
+            "its controller is not of type service, so Open vSwitch deletes all flows in the course of an upgrade",
+            f"Run: ovs-vsctl set controller {name} type=service.",
         ),
     )
     for applies, severity, reason, action in faults:

@@ -25,7 +25,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "Port": ("interfaces",),
         "Interface": ("name", "type", "options", "external_ids", "mtu", "error"),
-        "Controller": ("target", "connection_mode", "is_connected"),
+        "Controller": ("target", "connection_mode", "type", "is_connected"),
     }
 )
 """The tables and columns of vswitchd.conf.db(5) that `bridges_of` needs."""
@@ -78,7 +78,8 @@ def features_of(text: str) -> dict[str, str]:
 
 
 def _target(row: Mapping[str, Any]) -> ControllerTarget:
-    return ControllerTarget(row["target"], next(iter(_all(row["connection_mode"])), ""), bool(row["is_connected"]))
+    mode, kind = (next(iter(_all(row[column])), "") for column in ("connection_mode", "type"))
+    return ControllerTarget(row["target"], mode, kind, bool(row["is_connected"]))
 
 
 def _tunnel(row: Mapping[str, Any]) -> Tunnel:

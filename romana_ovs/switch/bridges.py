@@ -18,6 +18,7 @@ from romana_ovs.model.bridge import (
     POD_PROBLEM,
     POD_PROGRAMMED,
     POD_UID,
+    SERVICE_CONTROLLER,
     TUNNEL_ID,
     BridgeFacts,
     PodPort,
@@ -59,6 +60,7 @@ class ControllerRow:
 
     target: str
     connection_mode: str = ""
+    type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class Bridge:
     """A bridge of this controller: `facts` for the tables, and `warnings`, sentences that do not vary for one cause.
 
     `rows` are the UUIDs of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
-    datapath. `marks` are what the controller noted in OVSDB, and not part of equality.
+    datapath. Not part of equality are `marks`, what the controller noted in OVSDB, and `flow_restore_wait`, whether
+    ovs-vswitchd waits for its flows when it starts.
     """
 
     dpid: int
@@ -109,6 +112,7 @@ class Bridge:
     warnings: tuple[str, ...] = ()
     datapath: str = KERNEL
     marks: Marks = field(default_factory=Marks, compare=False)
+    flow_restore_wait: bool = field(default=False, compare=False)
 
     @property
     def node(self) -> str:
@@ -215,7 +219,8 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
     lost_at = _seconds(row.external_ids.get(CONNTRACK_LOST, ""))
     marks = Marks(MappingProxyType(ports.programmed), lost_at, MappingProxyType(ports.problems))
     warnings = tuple(sorted(ports.warnings))
-    return Bridge(dpid, row.name, facts, MappingProxyType(ports.rows), warnings, row.datapath, marks)
+    rows = MappingProxyType(ports.rows)
+    return Bridge(dpid, row.name, facts, rows, warnings, row.datapath, marks, row.flow_restore_wait)
 
 
 def _seconds(text: str) -> float | None:
@@ -267,10 +272,10 @@ def _unsafe_settings(row: BridgeRow) -> Iterable[str]:
             f"bridge {row.name} is not fail_mode=secure: without a controller it forwards everything "
             f"(ovs-vsctl set-fail-mode {row.name} secure)"
         )
-    if row.flow_restore_wait:
+    if row.flow_restore_wait and any(item.type != SERVICE_CONTROLLER for item in row.controllers):
         yield (
-            f"bridge {row.name} connects to no controller after a restart of ovs-vswitchd, until flow-restore-wait is "
-            "removed (ovs-vsctl remove open_vswitch . other_config flow-restore-wait)"
+            f"bridge {row.name}: all its flows are deleted when flow-restore-wait ends, as its controller is not "
+            f"of type service (ovs-vsctl set controller {row.name} type=service)"
         )
     if row.other_config.get("disable-in-band") == "true":
         return

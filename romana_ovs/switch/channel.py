@@ -124,6 +124,11 @@ class Channel:
         """The datapath id of the switch."""
         return int(self._datapath.id)
 
+    @property
+    def management(self) -> bool:
+        """Whether it uses the management socket of the bridge: the switch may wait for its flows."""
+        return self._datapath.management
+
     def is_for(self, datapath: GuardedDatapath) -> bool:
         """Whether this channel uses that connection."""
         return self._datapath is datapath

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket as sockets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
+from eventlet.green import socket as green_sockets
 from ryu.controller import ofp_event
 from ryu.controller.controller import Datapath
 from ryu.controller.handler import CONFIG_DISPATCHER, DEAD_DISPATCHER, HANDSHAKE_DISPATCHER, MAIN_DISPATCHER
@@ -50,12 +53,16 @@ class _UnixSocket:
 
 
 class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
-    """One connection. `receiver` is None until the application knows the switch."""
+    """One connection. `receiver` is None until the application knows the switch.
+
+    `management`: it was made from here, to the management socket of a bridge.
+    """
 
     receiver: Receiver | None = None
     xid: int
 
-    def __init__(self, socket: Any, address: Any) -> None:
+    def __init__(self, socket: Any, address: Any, *, management: bool = False) -> None:
+        self.management = management
         local = socket.family == sockets.AF_UNIX
         super().__init__(_UnixSocket(socket) if local else socket, address or "a unix socket")
         self._deadline = hub.spawn_after(HANDSHAKE_SECONDS, self._check_handshake)
@@ -165,6 +172,17 @@ class GuardedDatapath(Datapath):  # type: ignore[misc]  # Ryu has no types
 def serve_connection(socket: Any, address: Any) -> None:
     """Serves one accepted connection until it ends; replaces Ryu's `datapath_connection_factory`."""
     GuardedDatapath(socket, address).serve()
+
+
+def serve_management(path: Path) -> None:
+    """Serves a connection to the management socket of a bridge until it ends. Raises SwitchError if there is none."""
+    with green_sockets.socket(sockets.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            # Green sockets have the name of the error instead of its text.
+            raise SwitchError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
+        GuardedDatapath(connection, str(path), management=True).serve()
 
 
 def error_text(body: memoryview) -> str:

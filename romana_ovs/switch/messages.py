@@ -22,6 +22,8 @@ FRAGMENTS_NX_MATCH = 3
 
 NICIRA = 0x2320
 CT_FLUSH = 32
+MISS_SEND_LENGTH = 128
+"""Bytes, OpenFlow's default. A controller of type `service` gets no packets with 0; table misses are dropped anyway."""
 _CT_ORIGINAL, _CT_ZONE = 0, 2
 _TUPLE_SOURCE, _TUPLE_DESTINATION = 0, 1
 
@@ -38,8 +40,8 @@ def barrier(xid: int) -> bytes:
 
 
 def set_config(xid: int) -> bytes:
-    """Sets that later fragments match as fragments, and that table misses do not go to the controller."""
-    return message(SET_CONFIG, xid, _CONFIG.pack(FRAGMENTS_NX_MATCH, 0))
+    """Sets that later fragments match as fragments, and that packets to the controller get there."""
+    return message(SET_CONFIG, xid, _CONFIG.pack(FRAGMENTS_NX_MATCH, MISS_SEND_LENGTH))
 
 
 def bundle_control(bundle: int, kind: int, xid: int) -> bytes:

@@ -56,9 +56,10 @@ _COLUMNS: Mapping[str, Mapping[str, object]] = {
         "options": _MAP,
         "mac_in_use": _OPTIONAL_STRING,
     },
-    "Controller": {"target": _STRING, "connection_mode": _OPTIONAL_STRING},
+    "Controller": {"target": _STRING, "connection_mode": _OPTIONAL_STRING, "type": _OPTIONAL_STRING},
 }
 """The columns to read, declared here so that the schema file of the switch is not needed on this machine."""
+_RESTORE_WAIT = "flow-restore-wait"
 _INTERFACE_COLUMNS = tuple(_COLUMNS["Interface"])
 
 
@@ -91,6 +92,7 @@ class OvsdbWatch:
         self._notes: dict[tuple[str, str, str], str] = {}
         """By table, row and key of external_ids: the text to write, empty to remove the key."""
         self._writing: ovs.db.idl.Transaction | None = None
+        self._end_wait = False
         self._failure_logged = False
         self._wakeup = Wakeup()
 
@@ -148,6 +150,11 @@ class OvsdbWatch:
             self._notes.update(notes)
             self._wakeup.set()
 
+    def end_flow_restore_wait(self) -> None:
+        """Queues the removal of other_config:flow-restore-wait, together with all notes so far; does not wait."""
+        self._end_wait = True
+        self._wakeup.set()
+
     def _write(self) -> None:
         """Writes one transaction at a time; a permanent failure is logged once, as flows do not depend on it."""
         if self._writing is not None:
@@ -157,9 +164,9 @@ class OvsdbWatch:
             succeeded = (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED)
             if status not in succeeded and not self._failure_logged:
                 self._failure_logged = True
-                LOG.warning("%s: external_ids cannot be written: %s", self.remote, self._writing.get_error() or status)
+                LOG.warning("%s: cannot be written: %s", self.remote, self._writing.get_error() or status)
             self._writing = None
-        if not self._notes or not self._idl.has_ever_connected():
+        if not (self._notes or self._end_wait) or not self._idl.has_ever_connected():
             return
         txn = self._writing = ovs.db.idl.Transaction(self._idl)
         notes, self._notes = self._notes, {}
@@ -170,6 +177,10 @@ class OvsdbWatch:
                         row.setkey("external_ids", key, text)
                     else:
                         row.delkey("external_ids", key)
+        if self._end_wait:
+            self._end_wait = False
+            for root in self._idl.tables["Open_vSwitch"].rows.values():
+                root.delkey("other_config", _RESTORE_WAIT)
         if txn.commit() != ovs.db.idl.Transaction.INCOMPLETE:
             self._writing = None
 
@@ -196,10 +207,10 @@ class OvsdbWatch:
             MappingProxyType(dict(row.external_ids)),
             MappingProxyType(dict(row.other_config)),
             str(_only(row.fail_mode) or ""),
-            tuple(ControllerRow(item.target, str(_only(item.connection_mode) or "")) for item in row.controller),
+            tuple(map(_controller, row.controller)),
             tuple(self._interface(item) for port in row.ports for item in port.interfaces),
             row.datapath_type or KERNEL,
-            root.other_config.get("flow-restore-wait") == "true",
+            root.other_config.get(_RESTORE_WAIT) == "true",
         )
 
     def _interface(self, row: Any) -> InterfaceRow:
@@ -220,6 +231,10 @@ class OvsdbWatch:
             self._seen.get(row.uuid, 0),
             str(row.uuid),
         )
+
+
+def _controller(row: Any) -> ControllerRow:
+    return ControllerRow(row.target, str(_only(row.connection_mode) or ""), str(_only(row.type) or ""))
 
 
 def _only(values: Any) -> Any:

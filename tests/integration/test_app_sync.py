@@ -307,21 +307,6 @@ def test_hidden_flows_and_a_bridge_that_fails_open_are_told(one: tuple[Ovs, Cont
     controller.until(lambda state: not state["problems"], "and taken back")
 
 
-def test_a_switch_that_waits_for_its_flows_is_reported(one: tuple[Ovs, Controller]) -> None:
-    """As after a restart that was broken off: docs/hazards.md B3."""
-    ovs, controller = one
-    ports, wait = ofports(ovs), ("open_vswitch", ".", "other_config")
-    ovs.vsctl("set", *wait[:2], "other_config:flow-restore-wait=true")
-    controller.until(lambda state: any("flow-restore-wait" in text for text in state["problems"]), "it is reported")
-    ovs.kill_switch()
-    ovs.start_switch()
-    controller.until(lambda state: not state["nodes"]["node1"]["connected"], "the switch waits")
-    assert ovs.flows("br-int") == []
-    ovs.vsctl("remove", *wait, "flow-restore-wait")
-    eventually(lambda: ports and ofports(ovs) == ports, "its flows are back")
-    controller.until(lambda state: not state["problems"], "and nothing is reported any more")
-
-
 def test_without_a_controller_a_secure_bridge_has_no_flow_at_all() -> None:
     with Ovs() as ovs:
         ovs.bridge("br-int", node="node1", controller="/nonexistent/of.sock")

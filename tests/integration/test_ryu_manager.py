@@ -97,7 +97,7 @@ def make_bridge(machine: Machine, port: int) -> None:
             f"add-br br-int -- set bridge br-int datapath_type={datapath_type().value} fail_mode=secure"
             " protocols=OpenFlow15 external_ids:romana-node=node1 --"
             f" set-controller br-int tcp:127.0.0.1:{port} --"
-            " set controller br-int connection_mode=out-of-band"
+            " set controller br-int connection_mode=out-of-band type=service"
         ).split()
     )
 

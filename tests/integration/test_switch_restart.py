@@ -6,6 +6,7 @@ The kernel's datapath forwards and keeps its connections while no ovs-vswitchd r
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -141,3 +142,36 @@ def test_connections_go_on_over_a_killed_and_restarted_switch(cluster: LiveClust
         longest = {name: stream.report()["gap"] for name, stream in streams.items()}
         print(programmed, longest)
         assert {name: gap for name, gap in longest.items() if gap > 2 * programmed + NOTICED_SECONDS} == {}
+
+
+def _waits(cluster: LiveCluster, name: str) -> bool:
+    return "flow-restore-wait" in cluster.node(name).vsctl("--no-wait", "get", "open_vswitch", ".", "other_config")
+
+
+def _upgrade(cluster: LiveCluster, name: str) -> None:
+    """What docs/kubernetes.md says of an upgrade; `systemctl restart` ends the process and starts it."""
+    node = cluster.node(name)
+    node.vsctl("--no-wait", "set", "open_vswitch", ".", "other_config:flow-restore-wait=true")
+    cluster.kill_switch(name, signal.SIGTERM)
+    time.sleep(DEAD_SECONDS)
+    node.start_switch()
+    eventually(lambda: not _waits(cluster, name), "the controller has ended the wait")
+
+
+@pytest.mark.parametrize("upgraded", ["node1", "node2"])
+def test_an_upgrade_of_a_switch_interrupts_no_stream(cluster: LiveCluster, upgraded: str) -> None:
+    """The kernel goes on by its megaflows until the tables are in; the userspace datapath ends with its process."""
+    meaning = cluster.meaning(upgraded)
+    with _streams(cluster) as streams:
+        before = _entries(cluster, upgraded, streams)
+        _upgrade(cluster, upgraded)
+        longest = {name: stream.report()["gap"] for name, stream in streams.items()}
+        _answered(streams)
+        cluster.emulation.settle()
+        if datapath_type() is DatapathType.SYSTEM:
+            print(longest)
+            assert {name: gap for name, gap in longest.items() if gap > NOTICED_SECONDS} == {}
+            assert before and before <= _entries(cluster, upgraded, streams), (
+                "what has the same owners is not forgotten"
+            )
+    assert cluster.meaning(upgraded) == meaning

@@ -33,7 +33,7 @@ SYSCTLS = MappingProxyType(
 )
 UNTRACKED = MappingProxyType({"prerouting": frozenset({4789, 6081}), "output": frozenset({4789, 6081})})
 TUNNEL = Tunnel("vxlan", 4789, IPv4Address("192.0.2.1"))
-CONTROLLER = ControllerTarget("tcp:127.0.0.1:6653", "out-of-band", connected=True)
+CONTROLLER = ControllerTarget("tcp:127.0.0.1:6653", "out-of-band", "service", connected=True)
 BRIDGE = SwitchBridge("br-int", "system", controllers=(CONTROLLER,), tunnel=TUNNEL, port_mtu=1450)
 USERSPACE_BRIDGE = SwitchBridge("br-int", "netdev", controllers=(CONTROLLER,), tunnel=TUNNEL, port_mtu=1450)
 UPLINK = Link("eth0", 1500, (IPv4Interface("192.0.2.1/24"),))

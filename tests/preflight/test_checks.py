@@ -24,6 +24,7 @@ from romana_ovs.preflight.facts import (
 from romana_ovs.preflight.findings import Finding, LeftOut
 from tests.preflight.hosts import (
     BRIDGE,
+    CONTROLLER,
     GATEWAY,
     GOOD,
     MODULES,
@@ -37,7 +38,8 @@ from tests.preflight.hosts import (
 
 SETTINGS = Settings()
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
-IN_BAND = replace(BRIDGE, controllers=(ControllerTarget("tcp:127.0.0.1:6653", connected=True),))
+IN_BAND = replace(BRIDGE, controllers=(ControllerTarget("tcp:127.0.0.1:6653", type="service", connected=True),))
+PRIMARY = replace(BRIDGE, controllers=(replace(CONTROLLER, type=""),))
 
 
 class Row(NamedTuple):
@@ -90,24 +92,25 @@ ROWS = (
     ),
     Row("protocols", with_bridge(protocols=("OpenFlow13",)), "bridge", ERROR, ("OpenFlow13", "protocols=OpenFlow15")),
     Row("in-band", replace(GOOD, bridges=(IN_BAND,)), "bridge", WARNING, ("hidden flows", "out-of-band")),
+    Row("primary", replace(GOOD, bridges=(PRIMARY,)), "bridge", WARNING, ("deletes all flows", "type=service")),
     Row("no controller", with_bridge(controllers=()), "controller", ERROR, ("no controller", "set-controller br-int")),
     Row(
         "not connected",
-        with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6653", "out-of-band"),)),
+        with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6653", "out-of-band", "service"),)),
         "controller",
         WARNING,
         ("controller tcp:127.0.0.1:6653, though a program listens there", "Start the controller"),
     ),
     Row(
         "nobody listens",
-        with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6654", "out-of-band"),)),
+        with_bridge(controllers=(ControllerTarget("tcp:127.0.0.1:6654", "out-of-band", "service"),)),
         "controller",
         WARNING,
         ("controller tcp:127.0.0.1:6654, as no program listens there;",),
     ),
     Row(
         "controller elsewhere",
-        with_bridge(controllers=(ControllerTarget("ssl:192.0.2.1", "out-of-band"),)),
+        with_bridge(controllers=(ControllerTarget("ssl:192.0.2.1", "out-of-band", "service"),)),
         "controller",
         WARNING,
         ("controller ssl:192.0.2.1; its tables",),
@@ -373,7 +376,7 @@ def test_without_open_vswitch_only_the_host_is_checked() -> None:
 
 
 def test_the_controller_does_not_check_what_it_sees_itself() -> None:
-    facts = with_bridge(controllers=(ControllerTarget("unix:controller.sock"),), fail_mode="")
+    facts = with_bridge(controllers=(ControllerTarget("unix:controller.sock", type="service"),), fail_mode="")
     assert [each.check for each in check_host(facts, SETTINGS).findings] == ["bridge", "controller"]
     report = check_host(facts, SETTINGS, by_controller=True)
     assert report.findings == ()

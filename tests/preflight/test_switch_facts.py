@@ -39,7 +39,13 @@ def tables(**bridge: object) -> dict[str, list[dict[str, Any]]]:
             {**INTERFACE, "_uuid": "i3", "mtu": 1400, "external_ids": {"iface-id": "a/c"}},
         ],
         "Controller": [
-            {"_uuid": "c", "target": "tcp:127.0.0.1:6653", "connection_mode": "out-of-band", "is_connected": True}
+            {
+                "_uuid": "c",
+                "target": "tcp:127.0.0.1:6653",
+                "connection_mode": "out-of-band",
+                "type": "service",
+                "is_connected": True,
+            }
         ],
     }
 
@@ -49,7 +55,7 @@ def test_a_bridge() -> None:
         SwitchBridge(
             "br-int",
             "system",
-            controllers=(ControllerTarget("tcp:127.0.0.1:6653", "out-of-band", connected=True),),
+            controllers=(ControllerTarget("tcp:127.0.0.1:6653", "out-of-band", "service", connected=True),),
             in_band_disabled=True,
             tunnel=Tunnel("vxlan", 4789, IPv4Address("192.0.2.1"), "bad"),
             port_mtu=1450,

@@ -23,6 +23,7 @@ class FakeChannel:
     asked: list[object] = field(default_factory=list)
     closed: bool = False
     dpid: int = 1
+    management: bool = False
 
     def prepare(self) -> None:
         """Nothing to prepare."""

@@ -125,10 +125,10 @@ class LiveCluster:
         self.emulation.settle()
         return self.sent_since(count)
 
-    def kill_switch(self, name: str) -> None:
-        """End a node's ovs-vswitchd as a crash would."""
+    def kill_switch(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """End a node's ovs-vswitchd as a crash would, or by another signal."""
         pid = self.node(name).switch_pid()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         eventually(lambda: not Path(f"/proc/{pid}").exists(), "the switch is gone")
 
     def flows(self, name: str) -> dict[str, Shown]:

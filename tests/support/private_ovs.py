@@ -137,6 +137,7 @@ class Ovs:
             "controller",
             name,
             "connection_mode=out-of-band",
+            "type=service",
             "max_backoff=1000",
         ]
 

@@ -127,13 +127,21 @@ def test_unsafe_bridges_are_reported() -> None:
     warnings = _one(row=in_band).warnings
     assert any("fail_mode=secure" in text for text in warnings)
     assert any("in-band" in text for text in warnings)
-    assert any("flow-restore-wait" in text for text in _one(row=replace(ROW, flow_restore_wait=True)).warnings)
     for safe in (
         replace(ROW, controllers=(ControllerRow("tcp:127.0.0.1:6653", "out-of-band"),)),
         replace(ROW, controllers=(ControllerRow("unix:/run/x"),)),
         replace(ROW, controllers=(ControllerRow("tcp:127.0.0.1"),), other_config={"disable-in-band": "true"}),
     ):
         assert _one(row=safe).warnings == ()
+
+
+def test_a_primary_controller_is_reported_before_it_costs_flows() -> None:
+    primary = ControllerRow("tcp:127.0.0.1:6653", "out-of-band")
+    waiting = replace(ROW, controllers=(primary,), flow_restore_wait=True)
+    assert "set controller br-int type=service" in _one(row=waiting).warnings[0]
+    assert _one(row=replace(waiting, controllers=(replace(primary, type="service"),))).warnings == ()
+    assert _one(row=replace(waiting, flow_restore_wait=False)).warnings == ()
+    assert _one(row=waiting).flow_restore_wait
 
 
 def test_without_a_mac_there_is_no_gateway() -> None:
