@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from romana_ovs.model.bridge import NODE_ID, DatapathType
+from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run, short
 from romana_ovs_emulate.system import inside, ip_batch, ovs_schema, run
@@ -27,6 +29,9 @@ UNDERLAY_BRIDGE = "br-phy"
 UNDERLAY = IPv4Network("172.31.0.0/16")
 """The range of tunnel addresses."""
 VSCTL_SECONDS = patience(20.0)
+ADDRESS_SECONDS = patience(5.0)
+"""How long a switch may take to learn of a new address."""
+RETRY_SECONDS = 0.05
 NICENESS = -5
 """The priority of an emulated node's switch, as nice(1) counts."""
 BACKOFF_MS = 1000
@@ -103,8 +108,21 @@ class Node:
             self.route_underlay()
 
     def route_underlay(self) -> None:
-        """Add the route to the other ends of tunnels to its switch. Raises SetupError."""
-        self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
+        """Add the route to the other ends of tunnels to its switch. Raises SetupError.
+
+        A switch refuses a route while it does not know an address for it. It may learn of a new one some time later
+        only, from the kernel's notification (netdev_get_addrs in netdev.c of Open vSwitch).
+        """
+        limit = time.monotonic() + ADDRESS_SECONDS
+        while True:
+            try:
+                self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
+            except SetupError:
+                if time.monotonic() > limit:
+                    raise
+                time.sleep(RETRY_SECONDS)
+            else:
+                return
 
     def _daemon(self, program: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         pidfile = self.folder / f"{program}.pid"

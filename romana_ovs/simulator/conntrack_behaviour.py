@@ -1,6 +1,7 @@
 """Declares in what the connection tracking of Open vSwitch's two datapaths differs.
 
-Each value was observed on Open vSwitch 3.1.0: on its userspace datapath, and on the module of Linux 6.1.
+Each value was observed on Open vSwitch 3.1.0: on its userspace datapath, and on the module of Linux 6.1. Userspace of
+3.5.0 and 3.7.1 differs in sctp_ports alone.
 tests/integration/test_conntrack_model.py compares both with the model packet by packet.
 """
 
@@ -22,7 +23,7 @@ class ConntrackBehaviour:
     tcp: type[ProtocolState]
     sctp: type[ProtocolState]
     sctp_ports: bool
-    """Whether SCTP is tracked by ports; in userspace since Open vSwitch 3.2."""
+    """Whether SCTP is tracked by ports; in userspace since Open vSwitch 3.2, where its chunks do not matter either."""
     invalid_keeps_entry: bool
     """Whether an invalid packet of an entry has its mark, label and original tuple, and a commit writes them."""
     packet_keeps_entry: bool

@@ -5,6 +5,7 @@ Everything lives under one temporary directory; the two daemons are ended by pro
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -18,13 +19,16 @@ from typing import ClassVar
 
 from ovs.unixctl.client import UnixctlClient
 
+from romana_ovs.simulator.packet import Addresses, sctp
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.system import ovs_schema
-from tests.integration.wire import MARKER
+from tests.integration.wire import MARKER, frame
 
 MARKER_PORT = 999
 LOCAL = 0xFFFE
 _MARKER_FLOWS = (f"table=0,priority=65535,dl_type=0x{MARKER[12:14].hex()} actions=output:{MARKER_PORT}",)
+_PROBED = Addresses.of("192.0.2.1", "192.0.2.2")
+_PROBE_ZONE = 65534
 PCAP_HEADER = 24
 RECORD_HEADER = 16
 PATIENCE = patience(20.0)
@@ -114,6 +118,16 @@ class DummyOvs:
         error, failure, answer = self._client.transact(command, list(words))
         assert not error and failure is None, f"{command} {words}: {failure}"
         return str(answer)
+
+    @functools.cached_property
+    def sctp_ports(self) -> bool:
+        """Whether it tracks SCTP by ports, as a connection in a zone of its own shows."""
+        packet = f"in_port=controller,packet={frame(sctp(_PROBED, 5, 6)).hex()},actions=ct(commit,zone={_PROBE_ZONE})"
+        self.ofctl("packet-out", "br0", packet)
+        dump = self.appctl("dpctl/dump-conntrack", f"zone={_PROBE_ZONE}")
+        self.appctl("dpctl/flush-conntrack", f"zone={_PROBE_ZONE}")
+        assert dump.startswith("sctp,"), dump
+        return "sport=5,dport=6" in dump
 
     def program(self, text: str) -> None:
         """Replace all flows by those of `text`, and one that lets the marker frame through."""

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from romana_ovs.model.bridge import DatapathType
@@ -110,6 +111,6 @@ def packet_switch(ports: Mapping[str, int]) -> Iterator[DummySwitch]:
         shutil.rmtree(rundir, ignore_errors=True)
 
 
-def behaviour() -> ConntrackBehaviour:
-    """What the conntrack of this run's bridges does."""
-    return BEHAVIOURS[datapath_type()]
+def behaviour(ovs: DummyOvs) -> ConntrackBehaviour:
+    """What the conntrack of a bridge does. Whether it tracks SCTP by ports is asked of it: versions differ in that."""
+    return replace(BEHAVIOURS[datapath_type()], sctp_ports=ovs.sctp_ports)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +23,14 @@ from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch import ethertypes
 from romana_ovs_emulate import failures, runs
+from romana_ovs_emulate import nodes as nodes_module
 from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.fabric import Fabric, join
-from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
+from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods
-from romana_ovs_emulate.system import NETNS_FOLDER
+from romana_ovs_emulate.system import NETNS_FOLDER, ip_batch
 from tests.support import still_sending
-from tests.support.datapath import datapath_type
+from tests.support.datapath import datapath_type, on_netdev
 
 pytestmark = pytest.mark.root
 TO_MAC_OF_ADDRESS = "set_field:0a:58:00:00:00:00->eth_dst,move:ip_dst[]->eth_dst[0..31]"
@@ -199,6 +201,24 @@ def test_a_bridge_has_no_hidden_or_default_flows(nodes: dict[str, Node]) -> None
     assert "actions" not in node.ofctl("dump-flows")
     assert node.appctl("bridge/dump-flows", "--offload-stats", BRIDGE).count("NORMAL") == 0
     assert node.vsctl("get", "controller", BRIDGE, "connection_mode").strip() == "out-of-band"
+
+
+@on_netdev
+def test_a_route_waits_until_the_switch_knows_an_address(run: runs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start_node(run, "node1", controller=run.folder / "controller.sock", datapath=datapath_type())
+    node.vsctl("add-br", UNDERLAY_BRIDGE, "--", "set", "bridge", UNDERLAY_BRIDGE, "datapath_type=netdev")
+    with monkeypatch.context() as patch:
+        patch.setattr(nodes_module, "ADDRESS_SECONDS", 0.2)
+        with pytest.raises(SetupError, match="Error while inserting route"):
+            node.route_underlay()
+    line = f"addr add 172.31.0.1/16 dev {UNDERLAY_BRIDGE}"
+    late = threading.Timer(0.5, ip_batch, args=([line],), kwargs={"netns": node.netns})
+    late.start()
+    try:
+        node.route_underlay()
+    finally:
+        late.join()
+    assert f"172.31.0.0/16 dev {UNDERLAY_BRIDGE}" in node.appctl("ovs/route/show")
 
 
 def test_a_killed_switch_comes_back_with_its_ports(run: runs.Run, nodes: dict[str, Node]) -> None:

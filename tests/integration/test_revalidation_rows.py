@@ -39,7 +39,7 @@ class Pair:
 
     def __init__(self, ovs: DummyOvs, lab: SimNetwork) -> None:
         self.ovs, self.lab = ovs, lab
-        self.model = Switch(lab.flows(1), conntrack=Conntrack(behaviour()))
+        self.model = Switch(lab.flows(1), conntrack=Conntrack(behaviour(ovs)))
         self._program()
         ovs.appctl("dpctl/flush-conntrack")
 
@@ -255,7 +255,7 @@ def test_only_the_servers_node_revalidates_and_no_fragments(ovs: DummyOvs) -> No
     for reply in (request.reply().with_flags(ACK), datagram.reply()):
         assert [marks(sent) & REVALIDATION for _, sent in pair.send(1, reply)] == [REVALIDATION]
     asked = [marks(sent) & REVALIDATION for _, sent in pair.send(1, *datagram.reply().fragments(3))]
-    assert asked == [REVALIDATION] * (2 if behaviour().reassembles else 0), (
+    assert asked == [REVALIDATION] * (2 if behaviour(ovs).reassembles else 0), (
         "later fragments have no ports to turn round"
     )
     assert pair.send(UPLINK_PORT, wired(pair, "c", request.with_flags(SYN), ORIGINAL)) == []

@@ -148,13 +148,13 @@ def test_fragments_are_the_same(ovs: DummyOvs) -> None:
         (1, piece) for number, port in ((1, 53), (2, 54)) for piece in transport(17, ends, 4000, port).fragments(number)
     ]
     _compare(ovs, steps)
-    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour(ovs)))
     assert [len(model.receive(packet, port)) for port, packet in steps] == [0, 2, 0, 0]
 
 
 def _compare(ovs: DummyOvs, steps: list[tuple[int, Packet]]) -> None:
     ovs.appctl("dpctl/flush-conntrack")
-    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour(ovs)))
     for position, (port, packet) in enumerate(steps):
         real = [(out, packet_of(data, packet).fields()) for out, data in ovs.send(port, frame(packet))]
         expected = [(sent.port, sent.packet.fields()) for sent in model.receive(packet, port)]
@@ -176,7 +176,7 @@ def test_trace_takes_the_same_flows(ovs: DummyOvs, step: tuple[int, Packet]) -> 
     answer = ovs.appctl("ofproto/trace", "br0", _trace_words(port, packet))
     pattern = re.compile(r"^ *(\d+)\. .*?priority (\d+)(?:, cookie (0x[0-9a-f]+))?", re.MULTILINE)
     real = [(int(table), int(rank), int(cookie, 16)) for table, rank, cookie in pattern.findall(answer) if cookie]
-    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour()))
+    model = Switch(LAB.flows(1), conntrack=Conntrack(behaviour(ovs)))
     model.receive(packet, port)
     expected = [
         (TABLE_IDS[event.table], event.flow.priority, event.flow.cookie)
