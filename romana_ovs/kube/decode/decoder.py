@@ -37,7 +37,7 @@ from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload, read_workload
 from romana_ovs.model.errors import AddressError, Severity
 from romana_ovs.model.labels import NO_LABELS, Labels
-from romana_ovs.model.objects import Pod, Policy
+from romana_ovs.model.objects import KubernetesPolicy, Pod, Policy, RomanaPolicy
 from romana_ovs.model.settings import Settings
 from romana_ovs.model.syntax import label_fault, plain, shown, subdomain_fault, word_for
 
@@ -78,11 +78,16 @@ _METADATA_FIELDS = frozenset(
 )
 
 
-def decode(document: Document, file: str, settings: Settings) -> DecodedDocument:
-    """All objects in `document` of `file`, valid or not, and all problems."""
+def decode(
+    document: Document, file: str, settings: Settings, *, sources_of: Collection[ObjectId] | None = None
+) -> DecodedDocument:
+    """All objects in `document` of `file`, valid or not, and all problems.
+
+    Each has its `source`; with `sources_of` only valid policies and the objects that are named there.
+    """
     if document.value is None:
         return DecodedDocument()
-    return _Decoder(document, file, settings).run()
+    return _Decoder(document, file, settings, sources_of).run()
 
 
 def decode_served(value: object, kind: str, version: str, settings: Settings) -> DecodedObject:
@@ -91,7 +96,7 @@ def decode_served(value: object, kind: str, version: str, settings: Settings) ->
     Its location has no file; its problems name it `namespace/name`. Unknown fields in metadata are accepted, as
     newer API servers may add some; elsewhere they make it invalid, as in a manifest.
     """
-    return _ServedDecoder(Document(0, value), "", settings).decode(kind, version)
+    return _ServedDecoder(value, settings).decode(kind, version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +118,14 @@ class _Decoder:
 
     metadata: Collection[str] | None = _METADATA_FIELDS
     """The allowed fields of metadata; None: any."""
-    keeps_source = True
-    """Whether each object has its manifest with it."""
 
-    def __init__(self, document: Document, file: str, settings: Settings) -> None:
+    def __init__(
+        self, document: Document, file: str, settings: Settings, sources_of: Collection[ObjectId] | None
+    ) -> None:
         self.document = document
         self.file = file
         self.settings = settings
+        self._sources_of = sources_of
         self.ignored: dict[str, None] = {}
 
     def run(self) -> DecodedDocument:
@@ -157,7 +163,9 @@ class _Decoder:
     ) -> Iterator[DecodedObject]:
         """The object of any kind but a List; none when it has no effect."""
         if kind == POLICY or kind in _VERSIONS:
-            yield from self._decode_object({**value, "kind": kind, "apiVersion": version}, kind, version, validator)
+            if value.get("kind") != kind or value.get("apiVersion") != version:
+                value = {**value, "kind": kind, "apiVersion": version}
+            yield from self._decode_object(value, kind, version, validator)
         elif meant := _closest_kind(kind, version):
             validator.error("kind", f"{shown(kind)} is no kind of {version}, write {meant}")
             yield from self._decode_object({**value, "kind": meant, "apiVersion": version}, meant, version, validator)
@@ -175,12 +183,13 @@ class _Decoder:
         location = SourceLocation(self.file, self.document.number, validator.prefix, plain(kind), plain(name))
         if policy is not None:
             severity = Severity.INFO if policy.effect is Effect.NONE else Severity.ERROR
+            key = ObjectId(f"{kind}.{group}", namespace, name or str(location))
             yield DecodedObject(
-                id=ObjectId(f"{kind}.{group}", namespace, name or str(location)),
+                id=key,
                 location=location,
                 value=policy,
                 problems=tuple(location.problem(*finding) for finding in validator.findings),
-                source=value,
+                source=value if self._keeps_source(key, policy) else NO_SOURCE,
                 unsupported=(location.problem("", policy.reason, severity),),
             )
             return
@@ -249,6 +258,8 @@ class _Decoder:
 
         Where `apiVersion` and `kind` do, the separator between two objects is missing.
         """
+        if not self.document.duplicates:
+            return
         lines = {duplicate.path: duplicate.line for duplicate in self.document.duplicates}
         joined = () if validator.prefix or not lines.keys() >= {"apiVersion", "kind"} else _OBJECT_FIELDS + ("items",)
         if joined:
@@ -328,11 +339,13 @@ class _Decoder:
         source: Mapping[str, object] = NO_SOURCE,
     ) -> DecodedObject:
         location = self._location(validator, kind, name, meta)
-        valid = validator.valid and meta is not None and meta.id is not None
+        key = meta.id if meta is not None else None
+        valid = validator.valid and key is not None
+        value = read if valid else None
         return DecodedObject(
-            id=meta.id if meta is not None else None,
+            id=key,
             location=location,
-            value=read if valid else None,
+            value=value,
             fallback=None if valid else fallback,
             problems=tuple(location.problem(*finding) for finding in validator.findings),
             unsupported=tuple(location.problem(*finding) for finding in validator.unsupported) if valid else (),
@@ -341,7 +354,13 @@ class _Decoder:
             taints=taints,
             notes=tuple(location.problem(*finding) for finding in validator.notes) if valid else (),
             labels=meta.labels if meta is not None else NO_LABELS,
-            source=source if self.keeps_source else NO_SOURCE,
+            source=source if self._keeps_source(key, value) else NO_SOURCE,
+        )
+
+    def _keeps_source(self, key: ObjectId | None, value: KubeObject | None) -> bool:
+        """Whether the manifest of an object is kept with it."""
+        return (
+            self._sources_of is None or key in self._sources_of or isinstance(value, (KubernetesPolicy, RomanaPolicy))
         )
 
     def _location(self, validator: Validator, kind: str, name: str, meta: _Meta | None) -> SourceLocation:
@@ -352,7 +371,12 @@ class _ServedDecoder(_Decoder):
     """Decodes one object that an API server has validated."""
 
     metadata = None
-    keeps_source = False
+
+    def __init__(self, value: object, settings: Settings) -> None:
+        super().__init__(Document(0, value), "", settings, None)
+
+    def _keeps_source(self, key: ObjectId | None, value: KubeObject | None) -> bool:
+        return False
 
     def decode(self, kind: str, version: str) -> DecodedObject:
         """The object of the document."""

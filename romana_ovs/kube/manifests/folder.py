@@ -99,27 +99,36 @@ class FolderReader:
     def read(self) -> FolderContent:
         """The folder as it is now. Raises InputError when it cannot be listed."""
         files: dict[str, _CachedFile] = {}
+        seen: set[ObjectId] = set()
         for file in list_files(self.path, recursive=self.recursive):
-            known = self._read(file, self._known.get(file.name))
+            known = self._read(file, self._known.get(file.name), seen)
             if known is not None:
                 files[file.name] = known
+                seen.update(item.id for item in known.content.objects if item.id is not None)
         self._keep_sources(files)
         self._known = files
         return FolderContent(str(self.path), tuple(known.content for known in files.values()))
 
     def _keep_sources(self, files: dict[str, _CachedFile]) -> None:
-        """Keep the manifests of objects that occur more than once, to compare them, and drop all others."""
+        """Keep the manifests of objects that occur more than once, to compare them, and drop all others.
+
+        The files with the first ones of these are read again: manifests of a whole folder are much larger than its
+        objects, and are not needed together.
+        """
         counts = Counter(item.id for known in files.values() for item in known.content.objects if item.id is not None)
         repeated = {key for key, count in counts.items() if count > 1}
         for name, known in files.items():
             content = known.content
             if any(item.id in repeated and not item.source for item in content.objects):
                 data = known.data if known.data is not None else _bytes_again(self.path, name)
-                content = read_bytes(name, data, self.settings) if data is not None else content
+                if data is not None:
+                    content = read_bytes(name, data, self.settings, sources_of=repeated)
             files[name] = replace(known, content=_without_sources(content, but=repeated))
 
-    def _read(self, file: ListedFile, known: _CachedFile | None) -> _CachedFile | None:
-        """The file, None when there is none (any more)."""
+    def _read(
+        self, file: ListedFile, known: _CachedFile | None, sources_of: Collection[ObjectId]
+    ) -> _CachedFile | None:
+        """The file, None when there is none (any more); `sources_of` as in `decode`."""
         stamp = _NO_STAMP
         path = file.path
         if known is not None and known.stream:
@@ -128,12 +137,12 @@ class FolderReader:
             return _unreadable(file.name, stamp, f"cannot be read: {file.fault}")
         try:
             if path == STDIN:
-                return self._stream(file, sys.stdin.buffer.read())
+                return self._stream(file, sys.stdin.buffer.read(), sources_of)
             status = path.stat()
             if stat.S_ISDIR(status.st_mode):
                 return None
             if path == self.path and _is_stream(status):
-                return self._stream(file, path.read_bytes())
+                return self._stream(file, path.read_bytes(), sources_of)
             if not stat.S_ISREG(status.st_mode):
                 return _unreadable(file.name, stamp, "is not a regular file")
             stamp = _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -146,11 +155,15 @@ class FolderReader:
         except OSError as error:
             return _unreadable(file.name, stamp, f"cannot be read: {error.strerror}")
         same = known is not None and known.data == data
-        content = known.content if known is not None and same else read_bytes(file.name, data, self.settings)
+        if known is not None and same:
+            content = known.content
+        else:
+            content = read_bytes(file.name, data, self.settings, sources_of=sources_of)
         return _CachedFile(stamp, racy, data if racy else None, content)
 
-    def _stream(self, file: ListedFile, data: bytes) -> _CachedFile:
-        return _CachedFile(_NO_STAMP, False, data, read_bytes(file.name, data, self.settings), stream=True)
+    def _stream(self, file: ListedFile, data: bytes, sources_of: Collection[ObjectId]) -> _CachedFile:
+        content = read_bytes(file.name, data, self.settings, sources_of=sources_of)
+        return _CachedFile(_NO_STAMP, False, data, content, stream=True)
 
 
 def _is_stream(status: os.stat_result) -> bool:
@@ -202,11 +215,15 @@ def _problem(fault: Fault, file: str) -> Problem:
     return Problem(str(fault), file=file, document=fault.document, severity=fault.severity)
 
 
-def read_bytes(name: str, data: bytes, settings: Settings) -> FileContent:
-    """The content of a file of this name."""
+def read_bytes(
+    name: str, data: bytes, settings: Settings, *, sources_of: Collection[ObjectId] | None = None
+) -> FileContent:
+    """The content of a file of this name; `sources_of` as in `decode`."""
     parsed = parse(data)
     file = plain(name)
-    decoded = {document.number: decode(document, file, settings) for document in parsed.documents}
+    decoded = {
+        document.number: decode(document, file, settings, sources_of=sources_of) for document in parsed.documents
+    }
     problems = [_problem(fault, file) for fault in parsed.faults]
     problems += [problem for one in decoded.values() for problem in one.problems]
     return FileContent(
