@@ -16,7 +16,7 @@ from typing import Any
 from romana_ovs.addressing.blocks import Block
 from romana_ovs.addressing.numbers import NumberAllocator
 from romana_ovs.addressing.plan import AddressParts, AddressPlan
-from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.addressing.segments import SegmentAllocator, SegmentTable, named
 from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
@@ -51,12 +51,12 @@ class Allocator:
     def __init__(self, plan: AddressPlan) -> None:
         self.plan = plan
         self.freed = 0
-        self._tenants = Tenants(plan)
+        self._segments: SegmentTable = SegmentAllocator(plan)
         self._hosts: dict[str, int] = {}
         self._host_numbers = NumberAllocator()
         self._leaving: set[str] = set()
         self._endpoints: dict[PodKey, Endpoint] = {}
-        self._owners: dict[int, PodKey] = {}
+        self._pod_by_address: dict[int, PodKey] = {}
         self._on_node: Counter[str] = Counter()
         self._shares: dict[tuple[SegmentKey, int], NumberAllocator] = {}
         self._reserved: frozenset[int] = frozenset()
@@ -65,12 +65,12 @@ class Allocator:
     @property
     def tenants(self) -> Mapping[str, tuple[Block, ...]]:
         """Each tenant's blocks of segment indexes: the same frozen object until it changes."""
-        return self._tenants.blocks
+        return self._segments.blocks
 
     @property
     def segments(self) -> Mapping[SegmentKey, int]:
         """Each segment's permanent number: the same frozen object until it changes."""
-        return self._tenants.numbers
+        return self._segments.numbers
 
     @property
     def hosts(self) -> Mapping[str, int]:
@@ -95,15 +95,15 @@ class Allocator:
 
     def indexes(self, segment: SegmentKey) -> tuple[int, ...]:
         """The segment indexes of `segment`, the permanent number first."""
-        return self._tenants.indexes(segment)
+        return self._segments.indexes(segment)
 
-    def admit(self, tenant: str, tiers: Collection[str]) -> None:
+    def allocate_tiers(self, tenant: str, tiers: Collection[str]) -> None:
         """Allocates the first block of `tenant`, with room for `tiers`, and their numbers, as far as there is room."""
-        self._tenants.admit(tenant, tiers)
+        self._segments.allocate_tiers(tenant, tiers)
 
-    def number(self, segment: SegmentKey) -> int:
+    def ensure_number(self, segment: SegmentKey) -> int:
         """The permanent number of `segment`, allocated at first use. Raises AddressError when none is left."""
-        return self._tenants.number(segment)
+        return self._segments.ensure_number(segment)
 
     def reserve(self, addresses: Iterable[IPv4Address]) -> None:
         """Replaces the reserved addresses, those of nodes, which are not allocated to pods.
@@ -117,7 +117,7 @@ class Allocator:
 
     def clashes(self) -> tuple[Endpoint, ...]:
         """Endpoints with a reserved address, sorted by pod."""
-        owners = (self._owners.get(value) for value in self._reserved)
+        owners = (self._pod_by_address.get(value) for value in self._reserved)
         return tuple(self._endpoints[pod] for pod in sorted(owner for owner in owners if owner is not None))
 
     def host(self, node: str) -> int:
@@ -155,7 +155,7 @@ class Allocator:
         if current is not None:
             self.release(pod, uid=current.uid)
         host = self.host(node)
-        self.number(segment)
+        self.ensure_number(segment)
         endpoint = Endpoint(pod, uid, node, self._allocate_address(segment, host, node), segment)
         self._record(endpoint)
         return endpoint
@@ -168,7 +168,7 @@ class Allocator:
         current = self._endpoints.get(pod)
         if current is not None and same_uid(current.uid, uid) and (current.node, current.address) == (node, address):
             return self._with_uid(current, uid)
-        owner = self._owners.get(int(address))
+        owner = self._pod_by_address.get(int(address))
         if owner is not None and owner != pod:
             raise AddressError(f"address {address} is already that of pod {owner}")
         if fault := self.fault(address):
@@ -192,7 +192,7 @@ class Allocator:
         if endpoint is None or endpoint.uid != uid:
             return False
         del self._endpoints[pod]
-        del self._owners[int(endpoint.address)]
+        del self._pod_by_address[int(endpoint.address)]
         self._on_node[endpoint.node] -= 1
         if not self._on_node[endpoint.node]:
             del self._on_node[endpoint.node]
@@ -205,12 +205,12 @@ class Allocator:
 
     def capacity(self, segment: SegmentKey) -> int:
         """The number of endpoint numbers of `segment` on one host, over all its indexes."""
-        return len(self._tenants.indexes(segment)) << self.plan.endpoint_bits
+        return len(self._segments.indexes(segment)) << self.plan.endpoint_bits
 
     def to_json(self) -> dict[str, Any]:
-        """The state as JSON values, sorted, for `from_json`."""
+        """The state as JSON values, sorted, for `from_json`; only tests write it whole."""
         return {
-            **self._tenants.to_json(),
+            **self._segments.to_json(),
             "hosts": dict(sorted(self._hosts.items())),
             "host_numbers": self._host_numbers.to_json(),
             "leaving": sorted(self._leaving),
@@ -251,7 +251,7 @@ class Allocator:
 
     def _restore(self, data: Mapping[str, Any]) -> Allocator:
         self.freed = int(data["freed"])
-        self._tenants = Tenants.from_json(data, self.plan)
+        self._segments = SegmentAllocator.from_json(data, self.plan)
         self._hosts.update((node, int(number)) for node, number in data["hosts"].items())
         if len(set(self._hosts.values())) != len(self._hosts):
             raise ValueError("two nodes have one host number")
@@ -266,10 +266,10 @@ class Allocator:
         return self
 
     def _record(self, endpoint: Endpoint) -> None:
-        if int(endpoint.address) in self._owners:
+        if int(endpoint.address) in self._pod_by_address:
             raise ValueError(f"two pods have the address {endpoint.address}")
         self._endpoints[endpoint.pod] = endpoint
-        self._owners[int(endpoint.address)] = endpoint.pod
+        self._pod_by_address[int(endpoint.address)] = endpoint.pod
         self._on_node[endpoint.node] += 1
 
     def _with_uid(self, endpoint: Endpoint, uid: str) -> Endpoint:
@@ -284,35 +284,35 @@ class Allocator:
             position = share.allocate(self.capacity(segment), lambda number: self._free_position(segment, host, number))
             if position is not None:
                 return IPv4Address(self._value(segment, host, position))
-            if not self._tenants.grow(segment):
+            if not self._segments.grow(segment):
                 raise AddressError(self._exhausted(segment, node))
 
     def _exhausted(self, segment: SegmentKey, node: str) -> str:
-        count = len(self._tenants.indexes(segment))
+        count = len(self._segments.indexes(segment))
         return (
             f"no address is left for {named(segment)} on node {node}: {count} * 2**{self.plan.endpoint_bits} = "
             f"{self.capacity(segment)} (endpoint_bits {self.plan.endpoint_bits}) are in use, and "
-            f"{self._tenants.exhausted()}"
+            f"{self._segments.exhaustion_reason}"
         )
 
     def _value(self, segment: SegmentKey, host: int, position: int) -> int:
         """The address of a position in a share: the segment's indexes one after the other."""
         plan = self.plan
-        index = self._tenants.indexes(segment)[position >> plan.endpoint_bits]
+        index = self._segments.indexes(segment)[position >> plan.endpoint_bits]
         offset = (index << plan.node_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
         return int(plan.network.network_address) + offset
 
     def _position(self, segment: SegmentKey, place: AddressParts) -> int:
-        order = self._tenants.indexes(segment).index(place.segment)
+        order = self._segments.indexes(segment).index(place.segment)
         return order << self.plan.endpoint_bits | place.endpoint
 
     def _free_position(self, segment: SegmentKey, host: int, position: int) -> bool:
         value = self._value(segment, host, position)
-        return value not in self._owners and value not in self._reserved and self.plan.usable(value)
+        return value not in self._pod_by_address and value not in self._reserved and self.plan.usable(value)
 
     def _free_gateway(self, number: int) -> bool:
         value = int(self.plan.gateway(number))
-        return value not in self._owners and value not in self._reserved
+        return value not in self._pod_by_address and value not in self._reserved
 
     def _owning_node(self, address: IPv4Address) -> str | None:
         if int(address) in self._reserved:

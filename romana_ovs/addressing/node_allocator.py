@@ -5,23 +5,16 @@ Each (segment, host) belongs to one node, so the node allocates endpoint numbers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Any
 
 from romana_ovs.addressing.allocator import Allocator, Endpoint
-from romana_ovs.addressing.blocks import Block
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.addressing.segments import SegmentTable, named
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey, same_uid
-
-Blocks = Mapping[str, tuple[Block, ...]]
-Indexes = Mapping[SegmentKey, tuple[int, ...]]
-
-
-NO_FURTHER_RANGE = "it waits for the registry to give a further range"
 
 
 def no_host_number(node: str) -> str:
@@ -29,41 +22,13 @@ def no_host_number(node: str) -> str:
     return f"node {node} has no host number yet: it waits for the registry"
 
 
-class PublishedTenants(Tenants):
-    """Ranges as published by the registry; allocates none itself."""
-
-    def __init__(self, plan: AddressPlan, blocks: Blocks, indexes: Indexes) -> None:
-        super().__init__(plan)
-        self._blocks.update(blocks)
-        self._indexes.update(indexes)
-        self._owners.update((index, key) for key, owned in indexes.items() for index in owned)
-
-    def admit(self, tenant: str, tiers: Collection[str]) -> None:
-        """Does nothing: the registry admits tenants."""
-
-    def number(self, segment: SegmentKey) -> int:
-        """The permanent number of `segment`. Raises AddressError until the registry has published one."""
-        owned = self._indexes.get(segment)
-        if owned is None:
-            raise AddressError(f"{named(segment)} has no range yet: it waits for the registry")
-        return owned[0]
-
-    def grow(self, segment: SegmentKey) -> bool:
-        """False: only the registry allocates a further index."""
-        return False
-
-    def exhausted(self) -> str:
-        """The reason why a full segment gets no further index here."""
-        return NO_FURTHER_RANGE
-
-
 class NodeAllocator(Allocator):
-    """The endpoints of one node. Call `follow` first: before, no segment or node has a number."""
+    """The endpoints of one node. Call `follow` first: without it no segment and no node has a number."""
 
     def __init__(self, plan: AddressPlan, node: str) -> None:
         super().__init__(plan)
         self.node = node
-        self._tenants = PublishedTenants(plan, {}, {})
+        self._segments = SegmentTable(plan, {}, {})
         self._elsewhere: frozenset[IPv4Address] = frozenset()
         self._granted: frozenset[IPv4Address] = frozenset()
         self._brought: frozenset[IPv4Address] = frozenset()
@@ -73,7 +38,7 @@ class NodeAllocator(Allocator):
         self._brought = frozenset(addresses)
 
     def follow(
-        self, tenants: PublishedTenants, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
+        self, segments: SegmentTable, hosts: Mapping[str, int], foreign: Mapping[IPv4Address, tuple[str, bool]]
     ) -> None:
         """Applies the registry's numbers. `foreign`: by address, the claiming node, and whether the claim is granted.
 
@@ -81,12 +46,12 @@ class NodeAllocator(Allocator):
         """
         for endpoint in self._endpoints.values():
             segment, parts = endpoint.segment, self.plan.split(endpoint.address)
-            if segment is not None and (parts is None or parts.segment not in tenants.indexes(segment)):
+            if segment is not None and (parts is None or parts.segment not in segments.indexes(segment)):
                 raise InputError.because(
                     f"the address {endpoint.address} of pod {endpoint.pod} is in no range of {named(segment)}",
                     field="published numbers",
                 )
-        self._tenants = tenants
+        self._segments = segments
         self._frozen_hosts = hosts
         self._elsewhere = frozenset(address for address, (node, _) in foreign.items() if node != self.node)
         self._granted = frozenset(
@@ -120,7 +85,7 @@ class NodeAllocator(Allocator):
 
     def contested(self) -> frozenset[IPv4Address]:
         """Addresses of pods here that other nodes claim."""
-        return frozenset(address for address in self._elsewhere if int(address) in self._owners)
+        return frozenset(address for address in self._elsewhere if int(address) in self._pod_by_address)
 
     def to_json(self) -> dict[str, Any]:
         """The state of this node as JSON values: endpoints, and the free numbers of each share."""
@@ -133,7 +98,11 @@ class NodeAllocator(Allocator):
         whole = {"runs": {}, "segments": [], "hosts": {}, "host_numbers": [0], "leaving": [], **data}
         saved = Allocator.from_json(whole, plan)
         allocator.freed = saved.freed
-        allocator._endpoints, allocator._owners, allocator._on_node = saved._endpoints, saved._owners, saved._on_node
+        allocator._endpoints, allocator._pod_by_address, allocator._on_node = (
+            saved._endpoints,
+            saved._pod_by_address,
+            saved._on_node,
+        )
         allocator._shares, allocator._reserved = saved._shares, saved._reserved
         return allocator
 

@@ -62,7 +62,7 @@ class Endpoints:
         self._update_nodes(cluster, changes)
         updated = self._pods_to_update(cluster, changes)
         wanted = [pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
-        self._admit(cluster, wanted)
+        self._allocate_tiers(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
         # Before the claims: a pod that comes with a node's own address does not push the node from it.
         unnumbered = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
@@ -116,7 +116,7 @@ class Endpoints:
             except AddressError as refused:
                 self._nodes_refused[node] = Problem(str(refused), kind="Node", name=node)
 
-    def _admit(self, cluster: Cluster, wanted: Iterable[Pod]) -> None:
+    def _allocate_tiers(self, cluster: Cluster, wanted: Iterable[Pod]) -> None:
         """Allocates the first blocks of new tenants, with room for all of the tiers that came with them."""
         tiers: dict[str, set[str]] = {}
         for pod in wanted:
@@ -124,13 +124,13 @@ class Endpoints:
             if segment not in self.allocator.segments:
                 tiers.setdefault(segment.tenant, set()).add(segment.tier)
         for tenant in sorted(tiers):
-            self.allocator.admit(tenant, tiers[tenant])
+            self.allocator.allocate_tiers(tenant, tiers[tenant])
 
     def _assign(self, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
         segment = cluster.segment_of(pod)
         try:
-            number = self.allocator.number(segment)
+            number = self.allocator.ensure_number(segment)
             endpoint = self._endpoint(pod, segment)
         except AddressError as refused:
             self._refused[pod.key] = _pod_problem(pod.key, str(refused))

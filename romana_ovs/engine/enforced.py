@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from romana_ovs.addressing.node_allocator import PublishedTenants
+from romana_ovs.addressing.segments import SegmentTable
 from romana_ovs.engine.pod_identities import ClassMatcher, class_infos
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import adopt_ready
@@ -51,7 +51,7 @@ class PreparedClasses:
     """Values that node agents derive from published classes, computed once for all agents that share it."""
 
     def __init__(self) -> None:
-        self.tenants: SharedDerived[PublishedTenants] = SharedDerived()
+        self.segments: SharedDerived[SegmentTable] = SharedDerived()
         self.states: SharedDerived[EnforcedState] = SharedDerived()
         self._prepared: SharedDerived[Mapping[str, PreparedClassSet]] = SharedDerived()
         self._class_sets: DerivedMap[str, PreparedClassSet] = DerivedMap()

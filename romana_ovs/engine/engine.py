@@ -30,8 +30,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.addressing.node_allocator import NO_FURTHER_RANGE, no_host_number
+from romana_ovs.addressing.node_allocator import no_host_number
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.addressing.segments import NO_FURTHER_RANGE
 from romana_ovs.addressing.usage import Given, Usage, usage_of
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.endpoints import needs_endpoint
@@ -173,7 +174,7 @@ class Engine:
         pod = self._pods.get(PodKey(problem.name))
         if pod is not None and pod.node in nodes and problem.reason == no_host_number(pod.node):
             return replace(problem, reason=nodes[pod.node])
-        return replace(problem, reason=problem.reason.replace(NO_FURTHER_RANGE, self.registry.exhausted))
+        return replace(problem, reason=problem.reason.replace(NO_FURTHER_RANGE, self.registry.exhaustion_reason))
 
     @property
     def hosts(self) -> Mapping[str, int]:

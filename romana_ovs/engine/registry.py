@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.tenants import Tenants, named
+from romana_ovs.addressing.segments import SegmentAllocator, named
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.class_registry import ClassRegistry
 from romana_ovs.engine.endpoints import NumberedPod, needs_endpoint
@@ -79,7 +79,7 @@ class Registry:
         self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
         self._changed = True
         now = last + 1
-        self._tenants = Tenants.of(self.plan, before.blocks, before.indexes)
+        self._segments = SegmentAllocator.of(self.plan, before.blocks, before.indexes)
         self._hosts = HostNumbers(before, now)
         self._foreign = ForeignAddresses(before, now)
         self._classes = ClassRegistry(before, now)
@@ -107,9 +107,9 @@ class Registry:
         return self._last
 
     @property
-    def exhausted(self) -> str:
+    def exhaustion_reason(self) -> str:
         """Why a segment gets no further range, in words that follow "and"."""
-        return self._tenants.exhausted()
+        return self._segments.exhaustion_reason
 
     @property
     def blocked(self) -> frozenset[IPv4Address]:
@@ -206,13 +206,13 @@ class Registry:
         tiers: dict[str, set[str]] = {}
         segments = [cluster.segment_of(pod) for pod in pods]
         for segment in set(segments):
-            if not self._tenants.indexes(segment):
+            if not self._segments.indexes(segment):
                 tiers.setdefault(segment.tenant, set()).add(segment.tier)
         for tenant in sorted(tiers):
-            self._tenants.admit(tenant, tiers[tenant])
+            self._segments.allocate_tiers(tenant, tiers[tenant])
         for pod, segment in zip(pods, segments, strict=True):
             try:
-                member = SegmentMember(pod, segment, self._tenants.number(segment))
+                member = SegmentMember(pod, segment, self._segments.ensure_number(segment))
             except AddressError as refused:
                 self._refuse(pod.key, refused)
                 continue
@@ -255,10 +255,10 @@ class Registry:
         for name in reports.exhausted:
             for segment, indexes in sorted(reports.by_node[name].exhausted.items()):
                 asks = (
-                    indexes and (name, segment) in self._segments_on and len(self._tenants.indexes(segment)) == indexes
+                    indexes and (name, segment) in self._segments_on and len(self._segments.indexes(segment)) == indexes
                 )
-                if asks and not self._tenants.grow(segment):
-                    why = f"{named(segment)} gets no further range for node {name}: {self._tenants.exhausted()}"
+                if asks and not self._segments.grow(segment):
+                    why = f"{named(segment)} gets no further range for node {name}: {self._segments.exhaustion_reason}"
                     problems.append(Problem(why, kind="Tenant", name=segment.tenant))
         self._exhausted_segments = tuple(problems)
 
@@ -318,8 +318,8 @@ class Registry:
         new = replace(
             last,
             revision=now,
-            blocks=self._tenants.blocks,
-            indexes=keep_equal(last.indexes, self._tenants.all_indexes),
+            blocks=self._segments.blocks,
+            indexes=keep_equal(last.indexes, self._segments.all_indexes),
             next_class=keep_equal(last.next_class, self._classes.next),
             hosts=self._hosts.hosts,
             free_hosts=self._hosts.free,

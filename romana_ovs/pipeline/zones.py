@@ -9,7 +9,8 @@ Bridges of one ovs-vswitchd have one connection table and never share a zone: po
 so that it survives restarts.
 
 An address on another node shows its segment, not its tenant. Tenants own aligned blocks of segments, mostly of one size
-(`usual_block`): each such block has one index. A tenant with several blocks has a zone for each, which share its limit.
+(`default_block_size`): each such block has one index. A tenant with several blocks has a zone for each, which share its
+limit.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.tenants import usual_block
+from romana_ovs.addressing.segments import default_block_size
 from romana_ovs.model.identity import ALL_BITS, CLASS_WIDTH, IdentityMatch, segment_of, whole_segments
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.view import LocalPod, NodeView
@@ -95,7 +96,7 @@ class ZoneBlocks:
     @classmethod
     def of(cls, plan: AddressPlan) -> ZoneBlocks:
         """Those of a plan."""
-        bits = usual_block(plan).bit_length() - 1
+        bits = default_block_size(plan).bit_length() - 1
         return cls(bits, min(bits, max(0, plan.segment_bits - INDEX_BITS)))
 
     @property

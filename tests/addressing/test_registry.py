@@ -33,18 +33,18 @@ def registry() -> Allocator:
 
 def test_the_first_run_has_room_for_the_tiers_that_are_known() -> None:
     registry = Allocator(AddressPlan.of(Settings()))
-    registry.admit("small", ["x"])
-    registry.admit("large", [f"t{i}" for i in range(5)])
+    registry.allocate_tiers("small", ["x"])
+    registry.allocate_tiers("large", [f"t{i}" for i in range(5)])
     assert registry.tenants["small"] == (Block(4, 4),)
     assert registry.tenants["large"] == (Block(8, 8),)
-    assert [registry.number(SegmentKey("large", f"t{i}")) for i in range(5)] == [8, 9, 10, 11, 12]
+    assert [registry.ensure_number(SegmentKey("large", f"t{i}")) for i in range(5)] == [8, 9, 10, 11, 12]
 
 
 def test_a_full_share_takes_a_further_index_and_the_number_stays(registry: Allocator) -> None:
-    number = registry.number(WEB)
+    number = registry.ensure_number(WEB)
     addresses = [attach(registry, f"p{i}").address for i in range(9)]
     assert len(set(addresses)) == 9
-    assert registry.number(WEB) == number == registry.indexes(WEB)[0]
+    assert registry.ensure_number(WEB) == number == registry.indexes(WEB)[0]
     assert len(registry.indexes(WEB)) == 3
     for address in addresses:
         place = TINY.split(address)
@@ -52,12 +52,12 @@ def test_a_full_share_takes_a_further_index_and_the_number_stays(registry: Alloc
 
 
 def test_a_further_run_beside_the_first_makes_one_range(registry: Allocator) -> None:
-    registry.admit("b", ["x"])
-    registry.admit("a", ["x"])
-    registry.number(SegmentKey("a", "y"))
+    registry.allocate_tiers("b", ["x"])
+    registry.allocate_tiers("a", ["x"])
+    registry.ensure_number(SegmentKey("a", "y"))
     assert registry.tenants["a"] == (Block(2, 2),)
-    registry.number(SegmentKey("a", "z"))
-    registry.number(SegmentKey("b", "y"))
+    registry.ensure_number(SegmentKey("a", "z"))
+    registry.ensure_number(SegmentKey("b", "y"))
     assert registry.tenants["b"] == (Block(1, 1), Block(6, 1))
     assert list(registry.tenants["a"]) == [Block(2, 2), Block(4, 2)]
 
@@ -122,7 +122,7 @@ def test_only_addresses_of_our_record_are_not_foreign(registry: Allocator) -> No
 
 
 def test_a_foreign_address_inside_the_prefix_is_never_given_out(registry: Allocator) -> None:
-    number = registry.number(WEB)
+    number = registry.ensure_number(WEB)
     registry.host("n1")
     taken = TINY.address(number, 0, 1)
     registry.claim(PodKey("ns/foreign"), uid="f", node="n2", address=taken)
@@ -140,7 +140,7 @@ def test_two_claims_of_one_address_leave_it_to_who_has_it(registry: Allocator) -
 
 
 def test_addresses_of_nodes_are_never_allocated(registry: Allocator) -> None:
-    number = registry.number(WEB)
+    number = registry.ensure_number(WEB)
     registry.host("n1")
     blocked = TINY.address(number, 0, 0)
     registry.reserve([blocked])

@@ -156,7 +156,7 @@ class Events(RuleBasedStateMachine):
 
     @rule(tenant=st.sampled_from(["t1", "t3"]), tiers=st.sets(st.sampled_from(["web", "db", "x", "y", "z"])))
     def admit(self, tenant: str, tiers: list[str]) -> None:
-        self.both(lambda registry: registry.admit(tenant, tiers))
+        self.both(lambda registry: registry.allocate_tiers(tenant, tiers))
 
     @invariant()
     def no_address_has_two_owners(self) -> None:

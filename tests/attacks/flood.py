@@ -27,8 +27,8 @@ BURST = 20
 """Frames between two looks at the clock."""
 BATCH = 50
 """Frames of one system call, of those that are made beforehand."""
-MOST_SECONDS = 30.0
-MOST_FRAMES = 1_000_000
+MAX_SECONDS = 30.0
+MAX_FRAMES = 1_000_000
 
 
 class _Iovec(ctypes.Structure):
@@ -119,8 +119,8 @@ def main() -> None:
         return
     sent, words, count = 0, [0] * order["words"], len(frames)
     begun = time.monotonic()
-    end = begun + min(order["seconds"], MOST_SECONDS)
-    while (now := time.monotonic()) < end and sent < MOST_FRAMES:
+    end = begun + min(order["seconds"], MAX_SECONDS)
+    while (now := time.monotonic()) < end and sent < MAX_FRAMES:
         if sent > (now - begun) * order["rate"]:
             time.sleep(0.001)
             continue

@@ -23,7 +23,7 @@ RATE = 20_000
 SECONDS = 2.5
 SHARE = 0.95
 """Of the connections that others begin meanwhile, so many are to come about."""
-MOST_MEGAFLOWS = 1000
+MAX_MEGAFLOWS = 1000
 POLL_SECONDS = 0.2
 AFTER_SECONDS = 2.0
 """How long others try to connect when a flood is over."""
@@ -71,7 +71,7 @@ class Harm:
     def megaflows_stay_few(self) -> None:
         """Raises NotHeldError if a node had too many megaflows."""
         for node, count in self.megaflows.items():
-            if count >= MOST_MEGAFLOWS:
+            if count >= MAX_MEGAFLOWS:
                 raise NotHeldError(f"{node} had {count} megaflows ({self.sent} frames sent)")
 
 

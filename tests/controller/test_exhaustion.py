@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from romana_ovs.addressing.tenants import MOST_TIERS
+from romana_ovs.addressing.segments import MAX_TIERS
 from romana_ovs.controller.status_reporter import TENANT_SECONDS
 from romana_ovs.kube.api.desired import ReplaceStatuses, TenantStatus, UpdateStatuses
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NAMESPACES, PODS, POLICIES
@@ -135,7 +135,7 @@ def test_a_tenant_with_ever_new_tiers_leaves_ranges_for_others() -> None:
             spec={"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]},
         )
         settle([registry, node])
-        assert bool(addressed(node, "shop", "p")) is (number < MOST_TIERS)
+        assert bool(addressed(node, "shop", "p")) is (number < MAX_TIERS)
         server.remove(PODS, "p", "shop")
         settle([registry, node])
     assert newcomer(server, registry, node)

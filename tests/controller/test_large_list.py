@@ -23,7 +23,7 @@ FIRST, THEN = 20_000, 10_000
 SECONDS = 60.0
 LONGEST_ECHO = 4000.0
 """Milliseconds, where others load the machine; alone it is a tenth. A switch asks every 5 s, and hangs up after 10."""
-MOST_MIB = 200
+MAX_MIB = 200
 """What each of the two processes may have in memory; 20,000 whole pods as Python values would be 230 more."""
 PADDING = ",".join(f'{{"name":"SETTING_{number}","value":"of a container, {number:040}"}}' for number in range(25))
 POD = (
@@ -136,4 +136,4 @@ def test_listing_a_large_cluster_twice_keeps_no_switch_waiting(
     assert answers.listings == 3 and answers.expired_pages == 1
     assert first > 10 and len(echo.delays) > first + 20
     assert echo.longest < LONGEST_ECHO
-    assert max(memory) < MOST_MIB
+    assert max(memory) < MAX_MIB

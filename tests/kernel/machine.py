@@ -21,7 +21,7 @@ KVM_BOOT_SECONDS = 20.0
 """Where KVM works, the machine is up after about 3 s; where it only seems to (as in some containers), never."""
 EMULATED_BOOT_SECONDS = 180.0
 MEMORY_MB = 4096
-MOST_CPUS = 4
+MAX_CPUS = 4
 END_SECONDS = 10.0
 """How long the machine may take to end after its job."""
 POLL_SECONDS = 0.2
@@ -172,7 +172,7 @@ def qemu_argv(accelerator: Accelerator, image: Image, share: Path, console: Path
     """The command that starts the machine; it ends when the thread that started it does, however that comes."""
     return [
         "setpriv", "--pdeathsig=KILL", "qemu-system-x86_64", *accelerator.options, *_ARGUMENTS,
-        "-m", str(MEMORY_MB), "-smp", str(min(os.cpu_count() or 1, MOST_CPUS)),
+        "-m", str(MEMORY_MB), "-smp", str(min(os.cpu_count() or 1, MAX_CPUS)),
         "-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", _KERNEL_ARGUMENTS,
         "-drive", f"file={_escaped(image.disk)},format=raw,if=virtio,snapshot=on,cache=unsafe",
         "-serial", f"file:{console}",

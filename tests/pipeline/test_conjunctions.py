@@ -14,7 +14,7 @@ from romana_ovs.model.objects import Protocol
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.actions import Conjunction
 from romana_ovs.pipeline.compile import conjunctions
-from romana_ovs.pipeline.compile.conjunctions import MOST_CLAUSES, Product, bounded_products
+from romana_ovs.pipeline.compile.conjunctions import MAX_CLAUSES, Product, bounded_products
 from romana_ovs.pipeline.compile.policy_tables import client_rows, deferred_rows, ingress_rows
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.policy.rules import PortRange
@@ -83,7 +83,7 @@ def test_no_group_makes_a_message_that_cannot_be_sent(shape: Callable[[int], Ite
         *client_rows(ClientGroup(7, allows, deferred=True), WHY),
     )
     assert max(len(bundled(1, add_flow(item, 1), 1)) for item in made) <= LARGEST
-    assert clauses(made) <= MOST_CLAUSES
+    assert clauses(made) <= MAX_CLAUSES
     assert len({item.key for item in made}) == len(made)
     terms = sum(len(allow.identities or ()) + 2 * len(allow.cidrs) + 5 for allow in allows)
     assert len(made) < 3 * (2 * terms + 100), "what is written out is no more than what was asked for"
@@ -107,7 +107,7 @@ def test_dns_rules_of_all_namespaces_are_one_conjunction() -> None:
 
 
 @pytest.mark.parametrize(("port", "passes"), [(80, True), (1002, True), (1004, False), (2000, False)])
-@pytest.mark.parametrize("most", [1, 2, MOST_CLAUSES])
+@pytest.mark.parametrize("most", [1, 2, MAX_CLAUSES])
 def test_plain_flows_mean_the_same_as_conjunctions(
     most: int, port: int, *, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.pipeline.compile import compile_node, forwarding, policy_tables, spoof_guard
-from romana_ovs.pipeline.compile.fail_closed import MOST_ACTIONS, sendable
+from romana_ovs.pipeline.compile.fail_closed import MAX_ACTIONS, sendable
 from romana_ovs.policy.view import ServerGroup
 from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
@@ -69,4 +69,4 @@ def test_a_flow_with_too_many_actions_is_refused() -> None:
     assert sendable(flows) is flows
     large = next(item for item in flows if item.actions)
     with pytest.raises(PipelineError, match="actions"):
-        sendable((replace(large, actions=large.actions * (MOST_ACTIONS + 1)),))
+        sendable((replace(large, actions=large.actions * (MAX_ACTIONS + 1)),))

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.tenants import Tenants
+from romana_ovs.addressing.segments import SegmentAllocator
 from romana_ovs.model.identity import whole_segments
 from romana_ovs.pipeline.actions import Load, Move
 from romana_ovs.pipeline.compile.shared_zones import shared_zones
@@ -89,12 +89,12 @@ def _plan(segment_bits: int) -> AddressPlan:
 def test_no_two_tenants_share_a_zone_whatever_the_plan(segment_bits: int) -> None:
     """As long as the registry has whole blocks to give; what comes after them may be in the common zone."""
     plan = _plan(segment_bits)
-    tenants, blocks = Tenants(plan), ZoneBlocks.of(plan)
+    segments, blocks = SegmentAllocator(plan), ZoneBlocks.of(plan)
     owners: dict[int, set[str]] = {}
     for number in range(min(plan.segments // blocks.size - 1, 3000)):
-        tenants.admit(f"t{number}", ["default"])
-    assert tenants.blocks
-    for tenant, runs in tenants.blocks.items():
+        segments.allocate_tiers(f"t{number}", ["default"])
+    assert segments.blocks
+    for tenant, runs in segments.blocks.items():
         matches = [whole_segments(run.base, run.size) for run in runs]
         for index in blocks.indexes(matches):
             owners.setdefault(index, set()).add(tenant)

@@ -28,7 +28,7 @@ from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.evaluate import Reference
 from tests.properties.agreement import BEHAVIOUR
 from tests.support.hypothesis_profiles import examples
-from tests.support.reordered_messages import MOST_ROUNDS, AgentsSimCluster, RegistryAndAgents, tables, tunnelled
+from tests.support.reordered_messages import MAX_ROUNDS, AgentsSimCluster, RegistryAndAgents, tables, tunnelled
 from tests.support.strategies import NODE_NAMES, clusters, labels, node_address, policies, requirements, selectors
 
 LONG = int(os.environ.get("ROMANA_PROPERTY_EXAMPLES", "0"))
@@ -308,7 +308,7 @@ def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
 def while_settling(rig: AgentsSimCluster, steady: list[Connection], before: Reference) -> None:
     """As `RegistryAndAgents.settle`, with a look at every step."""
     simulation, newest = rig.simulation, len(rig.simulation.history) - 1
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         was = (len(simulation.messages), dict(simulation.reports))
         simulation.registry_looks(newest, rig.lagging)
         for name in sorted(simulation.nodes.keys() - rig.lagging):

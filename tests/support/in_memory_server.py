@@ -24,7 +24,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Observed
 
 EVERYTHING = (*CLUSTER, *NUMBERS, TENANTS)
-MOST_ROUNDS = 60
+MAX_ROUNDS = 60
 Key = tuple[str, str]
 
 
@@ -189,7 +189,7 @@ class ControllerProcess:
         """Time passes, with every step that is asked for in it."""
         end = self.now + seconds
         self.settle()
-        for _ in range(MOST_ROUNDS * max(1, round(seconds))):
+        for _ in range(MAX_ROUNDS * max(1, round(seconds))):
             if self.next_check is None or self.next_check > end:
                 self.now = end
                 return
@@ -227,7 +227,7 @@ class ControllerProcess:
 
     def settle(self) -> None:
         """Until nothing is to be done at this moment."""
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             self.look()
             if not (self.requests or self.inbox or self.acks or self.due):
                 return
@@ -239,7 +239,7 @@ class ControllerProcess:
 def settle(processes: Iterable[ControllerProcess]) -> None:
     """Until none of them has anything to do."""
     processes = tuple(processes)
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         for process in processes:
             process.settle()
         if not any(process.inbox or process.due for process in processes):

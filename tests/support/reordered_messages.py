@@ -38,7 +38,7 @@ from tests.support.merged_state import merged_state
 from tests.support.simulated_cluster import SimCluster
 
 TUNNEL_PORT = 0x7FFF
-MOST_ROUNDS = 60
+MAX_ROUNDS = 60
 PATIENT_ROUNDS = 20
 
 
@@ -172,7 +172,7 @@ class RegistryAndAgents:
     def settle(self) -> None:
         """Everything that is on its way arrives, until nothing changes any more."""
         newest = len(self.history) - 1
-        for number in range(MOST_ROUNDS):
+        for number in range(MAX_ROUNDS):
             before = (len(self.messages), dict(self.reports))
             self.registry_looks(newest)
             for name in sorted(self.cluster.nodes):

@@ -22,7 +22,7 @@ Side = dict[Alternative, Origin]
 Pair = tuple[Alternative, Alternative]
 """A peer and a port."""
 
-MOST_CLAUSES = 2000
+MAX_CLAUSES = 2000
 """Limit of clauses in one flow: 32,000 of the 65,535 bytes of an OpenFlow message."""
 
 
@@ -56,7 +56,7 @@ def products_of(
     return list(by_ports.values())
 
 
-def bounded_products(products: Iterable[Product], most: int = MOST_CLAUSES) -> tuple[list[Product], dict[Pair, Origin]]:
+def bounded_products(products: Iterable[Product], most: int = MAX_CLAUSES) -> tuple[list[Product], dict[Pair, Origin]]:
     """The products, with no alternative in more than `most` of them, and pairs to write as plain flows instead."""
     kept = [Product(each.text, each.origin, dict(each.peers), dict(each.ports)) for each in products]
     apart: dict[Pair, Origin] = {}

@@ -13,7 +13,7 @@ _OF_PODS = ("spoof guard", "route", "metering")
 """Sections of one pod. Without all of them it neither sends nor receives."""
 _OF_GROUPS = ("deferred", "server", "client")
 """Sections of one group. Without them it admits nothing: a packet that matches no row is denied."""
-MOST_ACTIONS = 2500
+MAX_ACTIONS = 2500
 """Limit of actions in a flow, mostly of 16 bytes each: more might exceed the 65,535 bytes of an OpenFlow message."""
 
 
@@ -36,6 +36,6 @@ def close_pods(sections: MutableMapping[Hashable, Section], failures: Iterable[H
 def sendable(section: Section) -> Section:
     """`section`. Raises PipelineError when one of its flows does not fit into an OpenFlow message."""
     for item in section:
-        if len(item.actions) > MOST_ACTIONS:
+        if len(item.actions) > MAX_ACTIONS:
             raise PipelineError(f"a flow of table {item.table} has {len(item.actions)} actions ({item.origin})")
     return section
