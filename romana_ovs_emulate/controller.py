@@ -36,12 +36,16 @@ LOG_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as the controller reports it; `flows` counts flows by kind, `address` may be empty."""
+    """A node as the controller reports it; `flows` counts flows by kind, `address` may be empty.
+
+    `sctp_ports`: whether its switch tracks SCTP by ports, None while that is not known.
+    """
 
     connected: bool = False
     synced_generation: int = -1
     flows: Mapping[str, int] = field(default_factory=dict)
     address: str = ""
+    sctp_ports: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def _state(event: Mapping[str, Any]) -> State:
                 flows=node.get("flows") or {},
                 synced_generation=-1 if node.get("synced_generation") is None else node["synced_generation"],
                 address=node.get("address") or "",
+                sctp_ports=node.get("sctp_ports"),
             )
             for name, node in event["nodes"].items()
         },

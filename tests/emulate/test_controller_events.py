@@ -32,6 +32,8 @@ def state(**changes: object) -> State:
 def test_a_state_is_settled_with_all_switches_and_ports() -> None:
     assert state().settled(["node1"])
     assert state().nodes["node1"].flows["total"] == 12
+    assert state().nodes["node1"].sctp_ports is None
+    assert state(nodes={"node1": {**NODE, "sctp_ports": False}}).nodes["node1"].sctp_ports is False
     assert not state(generation=5).settled(["node1"])
     assert not state(pending=True).settled(["node1"])
     assert not state(pods={"x/a": {**POD, "port": None}}).settled(["node1"])

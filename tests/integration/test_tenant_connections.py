@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
+from romana_ovs.controller.conntrack_limits import (
+    REPORT_AFTER_SECONDS,
+    BridgeZones,
+    ConntrackLimits,
+    DatapathRef,
+)
 from romana_ovs.flag import Flag
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
@@ -224,6 +229,31 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         ovs.appctl("dpctl/ct-set-maxconns", "20")
         assert not limits.check()
         assert _limits(ovs) == {ZONE: (10, 0), 0x2002: (5, 0)}
+
+
+def test_limits_in_the_database_keep_ours_out_and_are_a_problem() -> None:
+    """From 3.3 on: with a limit of any zone in the database, ovs-vswitchd takes those of the database only."""
+    with Ovs() as ovs:
+        if "set-zone-limit" not in ovs.vsctl("--help"):
+            pytest.skip("this Open vSwitch has no limits of zones in its database")
+        ovs.bridge("br-int")
+        row = ("--id=@dp", "create", "Datapath", 'datapath_version=""', "--", "set", "Open_vSwitch", ".")
+        ovs.vsctl("--", *row, "datapaths:netdev=@dp")
+        ovs.vsctl("set-zone-limit", "netdev", "77", "5")
+        now = [0.0]
+        limits = ConntrackLimits(10, Flag(), clock=lambda: now[0])
+        zones = BridgeZones(DatapathRef(ovs.remote, "netdev"), {ZONE: Share(COMMON)})
+        limits.set_zones({"node1": zones}, ["node1"])
+        assert limits.check()
+        now[0] = REPORT_AFTER_SECONDS
+        limits.check()
+        (problem,) = limits.problems
+        assert problem.startswith("tenants' connections are not limited (tenant_connections): ")
+        assert "the zone limits are set via database" in problem
+        ovs.vsctl("del-zone-limit", "netdev", "77")
+        assert not limits.check()
+        assert limits.problems == ()
+        assert _limits(ovs) == {ZONE: (1_500_000, 0)}
 
 
 def test_zone_limits_are_set_again_after_a_switch_crash() -> None:
