@@ -18,7 +18,7 @@ MODULE_LINES = 500
 FUNCTION_LINES = 60
 TEST_NAME = 60
 """Characters: what is read in one breath."""
-MEMORIES = {"AppliedPolicy", "PolicyMemo", "ProfileMemo"}
+MEMORIES = {"AppliedPolicy", "CachedPolicy", "CachedProfile"}
 """What a caller keeps between two computations so that the second is quicker; nothing that is handed on as a value."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.namespace_limit import rows_of
-from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
+from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodePermissions, NodeView, ServerGroup
 
 MAX_ROWS_OF_NAMESPACE = 2000
 """Rows of changed groups of one namespace in one round on one node: some hundredths of a second for a switch."""
@@ -57,22 +57,26 @@ class GroupQueue:
     _last_turn: dict[str, int] = field(default_factory=dict)
     _turn: int = 0
 
-    def select(self, view: NodeView, verdicts: Verdicts, number: int, *, extra: GroupKey | None = None) -> Verdicts:
-        """The verdicts to compile in round `number`: the given ones, with deferred groups in their previous version.
+    def select(
+        self, view: NodeView, permissions: NodePermissions, number: int, *, extra: GroupKey | None = None
+    ) -> NodePermissions:
+        """The permissions to compile in round `number`: the given ones, with deferred groups in their previous version.
 
         `extra` is a group that is not deferred, however large. While the tables have no groups, none is deferred.
         """
-        desired = self._desired = _by_key(verdicts)
-        self._members = verdicts.members
+        desired = self._desired = _by_key(permissions)
+        self._members = permissions.members
         new = [name for name, group in desired.items() if not self._is_current(name, group)]
-        namespaces = _namespaces_of_groups(view, verdicts) if new else {}
+        namespaces = _namespaces_of_groups(view, permissions) if new else {}
         selected = self._select_new({name: desired[name] for name in new}, namespaces, extra)
         before, self._installed = self._installed, dict(self._installed)
         self.deferred = {name: namespaces.get(name, "") for name in new if name not in selected}
         for name, group in desired.items():
             if name not in self.deferred:
                 self._installed[name] = _InstalledGroup(group, number)
-        to_compile = verdicts if not self.deferred else self._installed_verdicts(view, verdicts, desired, before)
+        to_compile = (
+            permissions if not self.deferred else self._installed_permissions(view, permissions, desired, before)
+        )
         self._record(view, to_compile)
         return to_compile
 
@@ -155,14 +159,14 @@ class GroupQueue:
                 selected.add(name)
         return selected
 
-    def _installed_verdicts(
+    def _installed_permissions(
         self,
         view: NodeView,
-        verdicts: Verdicts,
+        permissions: NodePermissions,
         desired: Mapping[GroupKey, Group],
         before: Mapping[GroupKey, _InstalledGroup],
-    ) -> Verdicts:
-        """The verdicts with deferred groups in their installed version."""
+    ) -> NodePermissions:
+        """The permissions with deferred groups in their installed version."""
         usable = {
             name
             for name, installed in self._installed.items()
@@ -170,14 +174,14 @@ class GroupQueue:
             if name not in desired or (name in before and before[name].group == installed.group)
         }
         members = {
-            pod.key: self._membership(pod, verdicts.members[pod.key], usable)
+            pod.key: self._membership(pod, permissions.members[pod.key], usable)
             for pod in view.pods
-            if pod.key in verdicts.members
+            if pod.key in permissions.members
         }
         servers = sorted({groups.server for groups in members.values()})
         clients = sorted({groups.client for groups in members.values()} - {0})
         return replace(
-            verdicts,
+            permissions,
             members=MappingProxyType(members),
             servers=tuple(self._server(number) for number in servers),
             clients=tuple(self._client(number) for number in clients),
@@ -216,7 +220,7 @@ class GroupQueue:
             return installed.group
         return ClientGroup(number, (), deferred=False)
 
-    def _record(self, view: NodeView, compiled: Verdicts) -> None:
+    def _record(self, view: NodeView, compiled: NodePermissions) -> None:
         """Record the groups that the tables have now."""
         by_key = _by_key(compiled)
         self._installed = {name: installed for name, installed in self._installed.items() if name in by_key}
@@ -229,16 +233,16 @@ class GroupQueue:
         }
 
 
-def _by_key(verdicts: Verdicts) -> dict[GroupKey, Group]:
-    servers: dict[GroupKey, Group] = {(True, group.number): group for group in verdicts.servers}
-    return servers | {(False, group.number): group for group in verdicts.clients}
+def _by_key(permissions: NodePermissions) -> dict[GroupKey, Group]:
+    servers: dict[GroupKey, Group] = {(True, group.number): group for group in permissions.servers}
+    return servers | {(False, group.number): group for group in permissions.clients}
 
 
-def _namespaces_of_groups(view: NodeView, verdicts: Verdicts) -> dict[GroupKey, str]:
+def _namespaces_of_groups(view: NodeView, permissions: NodePermissions) -> dict[GroupKey, str]:
     """The namespace that the rows of each group count for: the first of its pods'."""
     namespaces: dict[GroupKey, str] = {}
     for pod in view.pods:
-        groups = verdicts.members.get(pod.key)
+        groups = permissions.members.get(pod.key)
         for name in () if groups is None else ((True, groups.server), (False, groups.client)):
             namespaces[name] = min(namespaces.get(name, pod.namespace), pod.namespace)
     return namespaces

@@ -16,7 +16,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
-from romana_ovs.policy.view import LocalPod, NodeView, Verdicts
+from romana_ovs.policy.view import LocalPod, NodePermissions, NodeView
 from romana_ovs.sync.attached_pods import Owners
 
 LOG = logging.getLogger("romana_ovs")
@@ -34,15 +34,15 @@ class Compiled:
 
 @dataclass(slots=True)
 class _Node:
-    """The caches of one node. `last` are the view and the verdicts of its tables, and their round."""
+    """The caches of one node. `last` are the view and the permissions of its tables, and their round."""
 
     resolve_cache: ResolveCache = field(default_factory=ResolveCache)
     compile_cache: CompileCache = field(default_factory=CompileCache)
     queue: GroupQueue = field(default_factory=GroupQueue)
     chunks: GroupChunks = field(default_factory=GroupChunks)
-    verdicts: Derived[Verdicts] = field(default_factory=Derived)
+    permissions: Derived[NodePermissions] = field(default_factory=Derived)
     program: Derived[Program] = field(default_factory=Derived)
-    last: tuple[NodeView, Verdicts, int] | None = None
+    last: tuple[NodeView, NodePermissions, int] | None = None
     owners: Derived[Owners] = field(default_factory=Derived)
 
     @property
@@ -107,7 +107,7 @@ class TableCompiler:
             view = agents.view(facts, everywhere)
             if view is None:
                 return None
-            node.last = (view, node.verdicts.get((view,), lambda view: resolve(view, node.resolve_cache)), number)
+            node.last = (view, node.permissions.get((view,), lambda view: resolve(view, node.resolve_cache)), number)
             return self._compiled(facts.node, node)
         except Exception as error:  # An internal error must not open or close a path, nor end the process.
             LOG.exception(UNCHANGED, facts.node)
@@ -155,21 +155,23 @@ class TableCompiler:
     def _compiled(self, name: str, node: _Node, extra: GroupKey | None = None) -> Compiled | None:
         if node.last is None:
             return None
-        view, verdicts, number = node.last
+        view, permissions, number = node.last
         program = node.program.get(
-            (view, node.queue.select(view, verdicts, number, extra=extra)),
+            (view, node.queue.select(view, permissions, number, extra=extra)),
             lambda view, selected: compile_node(view, selected, node.compile_cache),
         )
         failed = tuple(
-            f"pod {pod} is closed, as its policies are not understood: {why}" for pod, why in verdicts.failed.items()
+            f"pod {pod} is closed, as its policies are not understood: {why}" for pod, why in permissions.failed.items()
         )
         self._set_closed(name, tuple(f"node {name}: {text}" for text in (*failed, *program.failures)))
         if failed or program.failures:
             # The next round tries again, even if nothing is new.
-            node.verdicts, node.program = Derived(), Derived()
-        if verdicts.over.keys() - self._over_limit.get(name, {}).keys():
-            LOG.warning("node %s: more than namespace_flows for %s: what is beyond is left out", name, [*verdicts.over])
-        self._over_limit[name] = verdicts.over
+            node.permissions, node.program = Derived(), Derived()
+        if permissions.over.keys() - self._over_limit.get(name, {}).keys():
+            LOG.warning(
+                "node %s: more than namespace_flows for %s: what is beyond is left out", name, [*permissions.over]
+            )
+        self._over_limit[name] = permissions.over
         owners = node.owners.get((view.pods,), _owners_of)
         return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), owners)
 

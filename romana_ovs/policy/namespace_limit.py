@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from romana_ovs.model.derived import DerivedMap
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, ClientGroup, ServerGroup, Verdicts
+from romana_ovs.policy.view import Allow, ClientGroup, NodePermissions, ServerGroup
 
 Group = ServerGroup | ClientGroup
 RowCounts = Mapping[str, int]
@@ -46,7 +46,7 @@ def rows_by_namespace(group: Group) -> RowCounts:
 
 
 def _allow_lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
-    return (group.ingress, group.deferred_egress) if isinstance(group, ServerGroup) else (group.accepted,)
+    return (group.ingress, group.deferred_egress) if isinstance(group, ServerGroup) else (group.local_egress,)
 
 
 def _peers(allow: Allow) -> int:
@@ -59,15 +59,15 @@ def _masks(ports: PortRange) -> int:
     return 2 * max(1, 2 * (wide - 1))
 
 
-def limit_rows(verdicts: Verdicts, most: int, cache: RowCountCache) -> Verdicts:
-    """`verdicts` with at most `most` rows (0: any number) for the rules of each namespace.
+def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) -> NodePermissions:
+    """`permissions` with at most `most` rows (0: any number) for the rules of each namespace.
 
     `over` has the namespaces above the limit, with their number of rows. Their rules are left out of the groups that
     have the most of their rows; among equal ones, the group number decides.
     """
     if not most:
-        return verdicts
-    groups: tuple[Group, ...] = (*verdicts.servers, *verdicts.clients)
+        return permissions
+    groups: tuple[Group, ...] = (*permissions.servers, *permissions.clients)
     counts_of = cache.update({(type(group), group.number): group for group in groups}, rows_by_namespace)
     counted = list(zip(groups, counts_of.values(), strict=True))
     totals: dict[str, int] = {}
@@ -76,7 +76,7 @@ def limit_rows(verdicts: Verdicts, most: int, cache: RowCountCache) -> Verdicts:
             totals[owner] = totals.get(owner, 0) + rows
     over = {owner: rows for owner, rows in sorted(totals.items()) if owner and rows > most}
     if not over:
-        return verdicts
+        return permissions
     without: dict[int, set[str]] = {}
     for owner in over:
         left = most
@@ -85,9 +85,9 @@ def limit_rows(verdicts: Verdicts, most: int, cache: RowCountCache) -> Verdicts:
             if left < 0 and owner in counts:
                 without.setdefault(id(group), set()).add(owner)
     return replace(
-        verdicts,
-        servers=tuple(_without(group, without.get(id(group))) for group in verdicts.servers),
-        clients=tuple(_without(group, without.get(id(group))) for group in verdicts.clients),
+        permissions,
+        servers=tuple(_without(group, without.get(id(group))) for group in permissions.servers),
+        clients=tuple(_without(group, without.get(id(group))) for group in permissions.clients),
         over=MappingProxyType(over),
     )
 
@@ -102,4 +102,4 @@ def _without(group: G, owners: set[str] | None) -> G:
 
     if isinstance(group, ServerGroup):
         return replace(group, ingress=others(group.ingress), deferred_egress=others(group.deferred_egress))
-    return replace(group, accepted=others(group.accepted))
+    return replace(group, local_egress=others(group.local_egress))

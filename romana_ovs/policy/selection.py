@@ -36,8 +36,11 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Grant:
-    """An `Allow` whose peers are still scopes; `any_peer` and `cidrs` as in `NormalRule`. Compared by identity."""
+class UnresolvedAllow:
+    """An `Allow` before `resolve` has found the identities of its peers, which are still scopes.
+
+    `any_peer` and `cidrs` as in `NormalRule`. Compared by identity.
+    """
 
     origin: Origin
     ports: Ports
@@ -50,22 +53,22 @@ class Grant:
 class PolicyEffect:
     """The effect of one policy on one profile. Compared by identity.
 
-    `isolates_ingress` and `isolates_egress`: it selects the pod in that direction. `ingress` are its grants to clients
-    of the pod, `accepted` those to the pod as a client that its own node decides alone. `deferred`: it has egress rules
-    for the pod that are left to the node of the server. `deferred_egress` are the grants of such rules in the other
-    role: which clients may connect to the pod.
+    `isolates_ingress` and `isolates_egress`: it selects the pod in that direction. `ingress` is what it allows clients
+    of the pod, `local_egress` what it allows the pod as a client, as far as its own node decides alone. `deferred`: it
+    has egress rules for the pod that are left to the node of the server. `deferred_egress` is what such rules allow in
+    the other role: which clients may connect to the pod.
     """
 
     isolates_ingress: bool
     isolates_egress: bool
-    ingress: tuple[Grant, ...]
-    deferred_egress: tuple[Grant, ...]
-    accepted: tuple[Grant, ...]
+    ingress: tuple[UnresolvedAllow, ...]
+    deferred_egress: tuple[UnresolvedAllow, ...]
+    local_egress: tuple[UnresolvedAllow, ...]
     deferred: bool
 
 
 def rule_origin(key: PolicyKey, rule: NormalRule) -> Origin:
-    """The origin of grants by `rule` of the policy `key`, with the field name of the policy's kind."""
+    """The origin of what `rule` allows of the policy `key`, with the field name of the policy's kind."""
     word = ROMANA_RULE if key.kind == "RomanaNetworkPolicy" else rule.direction.value.lower()
     return Origin(key.kind, key.namespace, key.name, f"{word}[{rule.index}]")
 
@@ -82,14 +85,17 @@ def selects(
 
 
 def depends_on_address(policy: NormalPolicy) -> bool:
-    """Whether the effect of `policy` on a pod depends on its address (egress to an ipBlock with named ports)."""
+    """Whether the effect of `policy` on a pod depends on its address: it has egress to an ipBlock with named ports."""
     return any(
-        rule.direction is Direction.EGRESS and rule.cidrs and not rule.any_peer and is_deferred(rule)
+        rule.direction is Direction.EGRESS
+        and rule.cidrs
+        and not rule.any_peer
+        and any(isinstance(port, NamedPort) for port in rule.ports or ())
         for rule in policy.rules
     )
 
 
-def only_namespace(policy: NormalPolicy) -> str | None:
+def sole_namespace_affected(policy: NormalPolicy) -> str | None:
     """The namespace of all pods that `policy` has an effect on; None if they may be in any."""
     deferred = any(rule.direction is Direction.EGRESS and is_deferred(rule) for rule in policy.rules)
     return None if deferred else policy.subject.namespace
@@ -101,23 +107,23 @@ def policy_effect(policy: NormalPolicy, profile: Profile) -> PolicyEffect | None
     ingress = selected and Direction.INGRESS in policy.directions
     egress = selected and Direction.EGRESS in policy.directions
     rules = [rule for rule in policy.rules if rule.direction in policy.directions]
-    outgoing = [rule for rule in rules if rule.direction is Direction.EGRESS]
-    deferred_egress = _without_none(_deferred_egress(policy, rule, profile) for rule in outgoing)
+    egress_rules = [rule for rule in rules if rule.direction is Direction.EGRESS]
+    deferred_egress = _without_none(_deferred_egress(policy, rule, profile) for rule in egress_rules)
     if not ingress and not egress and not deferred_egress:
         return None
-    incoming = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
+    ingress_rules = [rule for rule in rules if rule.direction is Direction.INGRESS] if ingress else []
     return PolicyEffect(
         isolates_ingress=ingress,
         isolates_egress=egress,
-        ingress=_without_none(_ingress(policy, rule, profile) for rule in incoming),
+        ingress=_without_none(_ingress(policy, rule, profile) for rule in ingress_rules),
         deferred_egress=deferred_egress,
-        accepted=_without_none(_accepted(policy, rule) for rule in outgoing) if egress else (),
-        deferred=egress and any(is_deferred(rule) for rule in outgoing),
+        local_egress=_without_none(_local_egress(policy, rule) for rule in egress_rules) if egress else (),
+        deferred=egress and any(is_deferred(rule) for rule in egress_rules),
     )
 
 
-def _without_none(grants: Iterable[Grant | None]) -> tuple[Grant, ...]:
-    return tuple(grant for grant in grants if grant is not None)
+def _without_none(allows: Iterable[UnresolvedAllow | None]) -> tuple[UnresolvedAllow, ...]:
+    return tuple(allow for allow in allows if allow is not None)
 
 
 def _selects(scope: Scope, profile: Profile) -> bool:
@@ -130,17 +136,17 @@ def _selects(scope: Scope, profile: Profile) -> bool:
     )
 
 
-def _ingress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
+def _ingress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> UnresolvedAllow | None:
     ports = _resolved(rule.ports, profile)
     if ports == () or not (rule.any_peer or rule.scopes or rule.cidrs):
         return None
     origin = rule_origin(policy.key, rule)
     if rule.any_peer:
-        return Grant(origin, ports, any_peer=True)
-    return Grant(origin, ports, scopes=rule.scopes, cidrs=rule.cidrs)
+        return UnresolvedAllow(origin, ports, any_peer=True)
+    return UnresolvedAllow(origin, ports, scopes=rule.scopes, cidrs=rule.cidrs)
 
 
-def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> Grant | None:
+def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -> UnresolvedAllow | None:
     """The deferred part of an egress rule: what it permits the pods that `policy` selects towards this pod."""
     if not is_deferred(rule):
         return None
@@ -151,10 +157,10 @@ def _deferred_egress(policy: NormalPolicy, rule: NormalRule, profile: Profile) -
         ports = _resolved([port for port in rule.ports or () if isinstance(port, NamedPort)], profile)
     else:
         return None
-    return Grant(rule_origin(policy.key, rule), ports, scopes=(policy.subject,)) if ports != () else None
+    return UnresolvedAllow(rule_origin(policy.key, rule), ports, scopes=(policy.subject,)) if ports != () else None
 
 
-def _accepted(policy: NormalPolicy, rule: NormalRule) -> Grant | None:
+def _local_egress(policy: NormalPolicy, rule: NormalRule) -> UnresolvedAllow | None:
     """The part of an egress rule that the client's node decides alone."""
     ports = None
     if rule.ports is not None:
@@ -162,7 +168,11 @@ def _accepted(policy: NormalPolicy, rule: NormalRule) -> Grant | None:
     if ports == () or not (rule.any_peer or rule.cidrs):
         return None
     origin = rule_origin(policy.key, rule)
-    return Grant(origin, ports, any_peer=True) if rule.any_peer else Grant(origin, ports, cidrs=rule.cidrs)
+    return (
+        UnresolvedAllow(origin, ports, any_peer=True)
+        if rule.any_peer
+        else UnresolvedAllow(origin, ports, cidrs=rule.cidrs)
+    )
 
 
 def _resolved(ports: Iterable[PortRange | NamedPort] | None, profile: Profile) -> Ports:

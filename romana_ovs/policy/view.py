@@ -1,4 +1,4 @@
-"""Defines the input of `resolve`, a node's view, and its output, the verdicts. Both are inputs of the pipeline."""
+"""Defines the input of `resolve`, a node's view, and its output, the permissions of the node's pods."""
 
 from __future__ import annotations
 
@@ -168,12 +168,12 @@ class ServerGroup:
 class ClientGroup:
     """Local pods with equal permissions as clients (pods in no client group are *unselected*).
 
-    `accepted`: permissions that the client's node decides alone: any peer or CIDRs, with numeric ports.
+    `local_egress`: permissions that the client's node decides alone: any peer or CIDRs, with numeric ports.
     `deferred`: they have deferred rules, which the server's node decides.
     """
 
     number: int
-    accepted: tuple[Allow, ...]
+    local_egress: tuple[Allow, ...]
     deferred: bool
 
 
@@ -195,8 +195,8 @@ class TenantAllow:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The decisions of policies about one node's pods, ready to be compiled to flows.
+class NodePermissions:
+    """What policies permit one node's pods as servers and as clients, ready to be compiled to flows.
 
     `tenancy` None: tenants are not separated (isolation none). `tenantless` are identity blocks of pods without tenant,
     which communicate with their own node only (their client group, if any, admits nothing outside either).

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from romana_ovs.controller.group_queue import MAX_ROWS_OF_NAMESPACE, GroupQueue
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.view import ClientGroup, Membership, NodeView, ServerGroup, Verdicts
+from romana_ovs.policy.view import ClientGroup, Membership, NodePermissions, NodeView, ServerGroup
 from tests.controller.server_groups import server
 from tests.support.simulated_network import SimNetwork, SimPod
 
@@ -21,9 +21,9 @@ def view(*names: str) -> NodeView:
     return replace(lab.view(1), pods=tuple(pods))
 
 
-def verdicts(members: dict[str, ServerGroup], clients: dict[str, ClientGroup] | None = None) -> Verdicts:
+def verdicts(members: dict[str, ServerGroup], clients: dict[str, ClientGroup] | None = None) -> NodePermissions:
     clients = clients or {}
-    return Verdicts(
+    return NodePermissions(
         members=MappingProxyType(
             {
                 PodKey(name): Membership(group.number, clients[name].number if name in clients else 0)
@@ -47,7 +47,7 @@ def started() -> GroupQueue:
     return queue
 
 
-def numbers(compiled: Verdicts) -> dict[str, int]:
+def numbers(compiled: NodePermissions) -> dict[str, int]:
     return {str(key): groups.server for key, groups in compiled.members.items()}
 
 

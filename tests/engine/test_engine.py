@@ -182,8 +182,8 @@ def test_namespace_labels_decide_when_they_come_and_go() -> None:
 
     def admitted(at: Cluster) -> bool:
         view = engine.views(at)["node1"]
-        verdicts = resolve(view)
-        group = next(each for each in verdicts.servers if each.number == verdicts.members[PodKey("ns/a")].server)
+        permissions = resolve(view)
+        group = next(each for each in permissions.servers if each.number == permissions.members[PodKey("ns/a")].server)
         peers = frozenset[IdentityMatch]().union(*(known(allow.identities) for allow in group.ingress))
         return any(match.covers(known(engine.identity_of("other/b"))) for match in peers)
 

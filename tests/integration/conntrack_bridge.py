@@ -23,13 +23,13 @@ from romana_ovs.policy.view import (
     Gateway,
     LocalPod,
     Membership,
+    NodePermissions,
     NodeView,
     Origin,
     RemoteHost,
     ServerGroup,
     TenantAllow,
     Uplink,
-    Verdicts,
 )
 from tests.integration.dummy_switch import DummySwitch
 from tests.support import frames
@@ -92,7 +92,7 @@ def tables(
         uplinks=(Uplink(9),),
         hosts=(RemoteHost(2, "node2", 9),),
     )
-    verdicts = Verdicts(
+    permissions = NodePermissions(
         members={PodKey("d/a"): Membership(11), PodKey("d/b"): Membership(12)},
         servers=(
             ServerGroup(11, a_admits, ()),
@@ -101,7 +101,7 @@ def tables(
         clients=(),
         tenancy=(TenantAllow(tenant, tenant, ORIGIN),),
     )
-    return [unmetered(flow).text(TABLE_IDS) for flow in compile_node(view, verdicts).flows.values()]
+    return [unmetered(flow).text(TABLE_IDS) for flow in compile_node(view, permissions).flows.values()]
 
 
 def wire_mac(name: str, direction: int, egress: int = UNSELECTED) -> str:

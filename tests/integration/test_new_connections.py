@@ -35,7 +35,7 @@ LAB = SimNetwork.of(SimPod("one", 1, 1), SimPod("two", 1, 2), SimPod("near", 1, 
 def ovs() -> Iterator[DummyOvs]:
     """Node 1 of the lab as the controller would program it, meters and all, in a switch whose time stands still."""
     view = replace(LAB.view(1), settings=Settings(new_connections=RATE))
-    program = compile_node(view, LAB.verdicts(1))
+    program = compile_node(view, LAB.permissions(1))
     with DummyOvs((1, 2, 3, UPLINK_PORT, LOCAL)) as running:
         for meter in program.meters.values():
             running.ofctl("add-meter", "br0", meter.text())

@@ -306,7 +306,7 @@ def test_a_name_servers_datapath_flows_do_not_grow_with_clients() -> None:
     clients = [SimPod(f"c{segment}", 2, segment, segment=segment) for segment in segments]
     lab = SimNetwork.of(SimPod("s", 1, 1, segment=shared), *clients, shared=frozenset({str(shared)}))
     ways = tuple(RemoteHost(number, f"n{number}", UPLINK_PORT) for number in remote)
-    flows = compile_node(replace(lab.view(1), hosts=ways), lab.verdicts(1)).flows.values()
+    flows = compile_node(replace(lab.view(1), hosts=ways), lab.permissions(1)).flows.values()
     server = lab.pods["s"]
     with dummy_switch({"server": 1, "uplink": UPLINK_PORT}) as switch:
         switch.load([unmetered(flow).text(TABLE_IDS) for flow in flows])

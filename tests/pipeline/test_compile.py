@@ -28,7 +28,7 @@ from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import REGISTERS
 from romana_ovs.pipeline.tables import TABLE, TABLE_IDS, TABLES, flow
 from romana_ovs.policy.rules import PortRange
-from romana_ovs.policy.view import Allow, LocalPod, Membership, NodeView, Origin, ServerGroup, Uplink, Verdicts
+from romana_ovs.policy.view import Allow, LocalPod, Membership, NodePermissions, NodeView, Origin, ServerGroup, Uplink
 
 PLAN = AddressPlan.of(Settings())
 ORIGIN = Origin("NetworkPolicy", "d", "p", "ingress[0]")
@@ -61,8 +61,8 @@ def program(*allows: Allow, cache: CompileCache | None = None, pods: int = 1) ->
         for number in range(1, pods + 1)
     )
     view = NodeView(Settings(), "node1", 1, local, {"t": (whole_segments(0, 4),)}, {}, {}, {}, ())
-    verdicts = Verdicts({pod.key: Membership(7) for pod in local}, (ServerGroup(7, allows, ()),), (), None)
-    return compile_node(view, verdicts, cache)
+    permissions = NodePermissions({pod.key: Membership(7) for pod in local}, (ServerGroup(7, allows, ()),), (), None)
+    return compile_node(view, permissions, cache)
 
 
 @given(st.integers(0, 65535), st.integers(0, 65535), st.sampled_from(Protocol))
@@ -218,7 +218,7 @@ def test_a_pod_without_verdicts_is_our_own_mistake() -> None:
     )
     view = NodeView(Settings(), "node1", 1, (pod,), {}, {}, {}, {}, ())
     with pytest.raises(PipelineError, match="d/a"):
-        compile_node(view, Verdicts({}, (), (), None))
+        compile_node(view, NodePermissions({}, (), (), None))
 
 
 @given(st.sets(st.integers(0xAC100000, 0xAC10001F), min_size=1))

@@ -39,7 +39,7 @@ def test_a_group_that_cannot_be_compiled_is_closed_alone(monkeypatch: pytest.Mon
         policy_tables, "ingress_rows", failing(policy_tables.ingress_rows, lambda group: group.number == 99)
     )
     here = lab()
-    program = compile_node(here.view(1), here.verdicts(1))
+    program = compile_node(here.view(1), here.permissions(1))
     assert program.failures == ("server group 99 is closed, as its flows cannot be compiled: there is no room",)
     assert here.delivered("c", tcp(here.ends("c", "s"), 4000, 80)) == ["s"]
     assert here.delivered("c", tcp(here.ends("c", "t"), 4000, 80)) == []

@@ -290,7 +290,7 @@ def test_packets_between_other_nodes_pass_untracked() -> None:
     view = lab.view(1)
     third = RemoteHost(3, "n3", UPLINK_PORT + 1)
     view = replace(view, hosts=(*view.hosts, third), uplinks=(*view.uplinks, Uplink(UPLINK_PORT + 1)))
-    switch = Switch(compile_node(view, lab.verdicts(1)).flows.values())
+    switch = Switch(compile_node(view, lab.permissions(1)).flows.values())
     passing = udp(Addresses.of(PLAN.address(1, 2, 7), PLAN.address(1, 3, 8), eth_src=0x0A05 << 32 | 65537), 1, 2)
     assert switch.receive(passing, UPLINK_PORT) == [Sent(UPLINK_PORT + 1, passing)]
     assert switch.receive(passing, UPLINK_PORT + 1) == [], "never back where it came from"

@@ -61,7 +61,7 @@ def test_later_packets_of_a_connection_pass_no_meter() -> None:
 def test_no_limit_is_no_meter() -> None:
     one = lab()
     view = replace(one.view(1), settings=Settings(new_connections=0, fragments=0))
-    program = compile_node(view, one.verdicts(1))
+    program = compile_node(view, one.permissions(1))
     limited = one.program(1)
     asking = [arp_meter_number(1), arp_meter_number(2)]
     assert sorted(program.meters) == asking, "requests for addresses are always metered"

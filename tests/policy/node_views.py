@@ -26,9 +26,9 @@ from romana_ovs.policy.view import (
     ClientGroup,
     LabelRequirement,
     LocalPod,
+    NodePermissions,
     NodeView,
     ServerGroup,
-    Verdicts,
 )
 from tests.support.builders import policy
 
@@ -100,14 +100,14 @@ def view(*pods: LocalPod, policies: tuple[Any, ...] = (), settings: Settings | N
     return replace(made, **changes)
 
 
-def server(verdicts: Verdicts, name: str) -> ServerGroup:
+def server(permissions: NodePermissions, name: str) -> ServerGroup:
     """The server permissions of a pod."""
-    return next(group for group in verdicts.servers if group.number == verdicts.members[PodKey(name)].server)
+    return next(group for group in permissions.servers if group.number == permissions.members[PodKey(name)].server)
 
 
-def client(verdicts: Verdicts, name: str) -> ClientGroup:
+def client(permissions: NodePermissions, name: str) -> ClientGroup:
     """The client permissions of a pod."""
-    return next(group for group in verdicts.clients if group.number == verdicts.members[PodKey(name)].client)
+    return next(group for group in permissions.clients if group.number == permissions.members[PodKey(name)].client)
 
 
 def from_pods(pods: Selector = EVERYTHING, namespaces: Selector | None = None) -> PolicyRule:

@@ -1,4 +1,4 @@
-"""Verdicts by example: groups, peers compressed to segments and tenants, ports, tenancy.
+"""NodePermissions by example: groups, peers compressed to segments and tenants, ports, tenancy.
 
 See docs/hazards.md A6, A12, A14, B19.
 """
@@ -52,8 +52,8 @@ def peers_of(
     """The identities that an ingress rule means for a server; the empty set when it means nobody."""
     namespace = of.partition("/")[0]
     found = normal_policy(f"{namespace}/p", rule, settings=settings)
-    verdicts = resolve(view(local_pod(of), policies=(found,), settings=settings))
-    allows = server(verdicts, of).ingress
+    permissions = resolve(view(local_pod(of), policies=(found,), settings=settings))
+    allows = server(permissions, of).ingress
     return allows[0].identities if allows else frozenset()
 
 
@@ -101,9 +101,9 @@ def test_a_scope_of_one_tenant_names_that_tenant_only() -> None:
     settings = Settings(tenant_source=TenantSource.POD_LABEL, tenant_key="owner", isolation=Isolation.NONE)
     owned = Cluster(settings=settings)
     found = normalise(RomanaPolicy("a", "p", Labels({"owner": "a"}), EVERYTHING, (RomanaRule((WEB,)),)), owned)
-    verdicts = resolve(view(local_pod("a/x"), policies=(found,), settings=settings))
+    permissions = resolve(view(local_pod("a/x"), policies=(found,), settings=settings))
     expected = frozenset(IdentityMatch(identity(number, 2)) for number in (16, 17, 18))
-    assert server(verdicts, "a/x").ingress[0].identities == expected
+    assert server(permissions, "a/x").ingress[0].identities == expected
 
 
 def test_classes_distinguish_namespaces_of_one_tenant() -> None:
@@ -179,7 +179,7 @@ def test_the_clients_node_decides_what_it_can_alone() -> None:
     group = client(found, "a/x")
     origin = Origin("NetworkPolicy", "a", "p", "egress[0]")
     expected = Allow(origin, frozenset(), (IPv4Network("10.0.0.0/8"),), (PortRange(TCP, 80, 80),))
-    assert (group.accepted, group.deferred) == ((expected,), False)
+    assert (group.local_egress, group.deferred) == ((expected,), False)
     assert server(found, "a/x").deferred_egress == ()
 
 
@@ -195,7 +195,7 @@ def test_named_ports_of_a_block_are_decided_where_the_address_is() -> None:
     )
     found = resolve(view(inside, outside, local_pod("a/client", app="web"), policies=(out,)))
     assert client(found, "a/client").deferred
-    assert client(found, "a/client").accepted[0].ports == (PortRange(TCP, 80, 80),)
+    assert client(found, "a/client").local_egress[0].ports == (PortRange(TCP, 80, 80),)
     (allow,) = server(found, "a/in").deferred_egress
     assert allow.ports == (PortRange(TCP, 8080, 8080),)
     assert allow.identities == frozenset(IdentityMatch(identity(number, 2)) for number in (16, 17, 18))
@@ -216,7 +216,7 @@ def test_deferred_egress_admits_the_selected_pods_at_the_servers() -> None:
 def test_deny_all_egress_is_a_group_that_admits_nothing() -> None:
     found = resolve(view(local_pod("a/x"), policies=(normal_policy("a/p", directions=frozenset({OUT})),)))
     group = client(found, "a/x")
-    assert (group.accepted, group.deferred) == ((), False)
+    assert (group.local_egress, group.deferred) == ((), False)
     assert group.number > 0
 
 
@@ -257,7 +257,7 @@ def test_pods_without_a_tenant_are_tenantless() -> None:
     anyone = normal_policy("a/p", PolicyRule(), egress=(PolicyRule(),), directions=frozenset({IN, OUT}))
     found = resolve(view(lonely, settings=settings, tenants=runs, policies=(anyone,)))
     assert (found.tenantless, found.tenancy) == (runs[""], ())
-    assert (server(found, "a/x").ingress, client(found, "a/x").accepted) == ((), ())
+    assert (server(found, "a/x").ingress, client(found, "a/x").local_egress) == ((), ())
     free = resolve(view(lonely, settings=replace(settings, isolation=Isolation.NONE), tenants=runs))
     assert free.tenantless == ()
     assert server(free, "a/x").ingress == (Allow(Origin("Isolation", name="none")),)

@@ -14,7 +14,7 @@ from romana_ovs.model.labels import EVERYTHING, Labels, Selector
 from romana_ovs.model.objects import ContainerPort, IpBlock, PolicyPeer, PolicyPort, PolicyRule
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy.resolve import ResolveCache, resolve
-from romana_ovs.policy.selection import only_namespace
+from romana_ovs.policy.selection import sole_namespace_affected
 from romana_ovs.policy.view import ClassInfo, NodeView
 from tests.policy.node_views import IN, IS_WEB, OUT, WEB, client, from_pods, local_pod, normal_policy, server, view
 
@@ -136,11 +136,11 @@ def test_a_policy_without_deferred_rules_has_one_namespace() -> None:
     to_addresses = PolicyRule((PolicyPeer(ip_block=IpBlock(IPv4Network("192.0.2.0/24"))),), ())
     own = normal_policy("a/own", from_pods(WEB), egress=(to_addresses,), directions=frozenset({IN, OUT}))
     elsewhere = normal_policy("a/out", egress=(from_pods(WEB, EVERYTHING),), directions=frozenset({OUT}))
-    assert (only_namespace(own), only_namespace(elsewhere)) == ("a", None)
+    assert (sole_namespace_affected(own), sole_namespace_affected(elsewhere)) == ("a", None)
     cache = ResolveCache()
-    cache.policies((elsewhere, own))
+    cache.update_policies((elsewhere, own))
     assert [memo.policy for memo in cache.policies_in("a")] == [elsewhere, own]
     assert [memo.policy for memo in cache.policies_in("b")] == [elsewhere]
     kept = cache.policies_in("b")
-    cache.policies((elsewhere,))
+    cache.update_policies((elsewhere,))
     assert cache.policies_in("b") is kept and cache.policies_in("a") == kept

@@ -1,4 +1,4 @@
-"""Verdicts mean what the reference evaluation says, whatever the cluster, and whatever was there before."""
+"""NodePermissions mean what the reference evaluation says, whatever the cluster, and whatever was there before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read(cluster: Cluster, allocator: ClassAllocator | None = None) -> Reading:
 
 
 def decided_by_policy(cluster: Cluster, connection: Connection) -> bool:
-    """Whether it is verdicts that decide: not where an end is absent, or its own node, or the pod itself."""
+    """Whether it is permissions that decide: not where an end is absent, or its own node, or the pod itself."""
     ends = [connection.source, connection.destination]
     pods = [cluster.pods[end.pod] for end in ends if end.pod is not None]
     if not pods or not all(pod.networked for pod in pods) or ends[0] == ends[1]:
@@ -59,7 +59,7 @@ def test_a_cache_and_a_history_change_no_answer(data: st.DataObject, first: Clus
         views = node_views(cluster, addresses, allocator=allocator, numbers=numbers, policies=policies)
         reading = Reading.of(views, {node: caches.setdefault(node, ResolveCache()) for node in views})
         for node, view in views.items():
-            assert reading.verdicts[node] == resolve(view)
+            assert reading.permissions[node] == resolve(view)
         reference = Reference.of(cluster, addresses)
         for connection in data.draw(st.lists(strategies.packets(cluster), min_size=1, max_size=10)):
             if decided_by_policy(cluster, connection):

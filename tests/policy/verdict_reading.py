@@ -1,4 +1,4 @@
-"""Node views of generated clusters, and what their verdicts mean for a packet: a reading without OpenFlow."""
+"""Node views of generated clusters, and what their permissions mean for a packet: a reading without OpenFlow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from romana_ovs.policy.normalise import normalise
 from romana_ovs.policy.requirements import requirements_by_namespace
 from romana_ovs.policy.resolve import ResolveCache, resolve
 from romana_ovs.policy.rules import NormalPolicy
-from romana_ovs.policy.view import Allow, LocalPod, NodeView, Verdicts
+from romana_ovs.policy.view import Allow, LocalPod, NodePermissions, NodeView
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def node_views(
 
 @dataclass
 class Reading:
-    """The verdicts of every node of a cluster, ready to be asked."""
+    """The permissions of every node of a cluster, ready to be asked."""
 
     views: Mapping[str, NodeView]
-    verdicts: Mapping[str, Verdicts]
+    permissions: Mapping[str, NodePermissions]
 
     @classmethod
     def of(cls, views: Mapping[str, NodeView], caches: Mapping[str, ResolveCache] | None = None) -> Reading:
@@ -137,33 +137,33 @@ class Reading:
         return node_identity(self.views[endpoint.node].host) if endpoint.node else OUTSIDE, endpoint.address
 
     def _leaves(self, node: str, pod: LocalPod, to: IPv4Address | None, *, port: PortRef, to_pod: bool) -> str:
-        verdicts = self.verdicts[node]
-        if any(run.covers(pod.identity) for run in verdicts.tenantless):
+        permissions = self.permissions[node]
+        if any(run.covers(pod.identity) for run in permissions.tenantless):
             return "dropped"
-        number = verdicts.members[pod.key].client
+        number = permissions.members[pod.key].client
         if number == 0:
             return "unselected"
-        group = next(group for group in verdicts.clients if group.number == number)
-        if any(allows(allow, None, to, port) for allow in group.accepted):
+        group = next(group for group in permissions.clients if group.number == number)
+        if any(allows(allow, None, to, port) for allow in group.local_egress):
             return "accepted"
         return "deferred" if group.deferred and to_pod else "dropped"
 
     def _enters(
         self, node: str, pod: LocalPod, identity: int, address: IPv4Address | None, *, port: PortRef, mark: str
     ) -> bool:
-        verdicts = self.verdicts[node]
-        group = next(group for group in verdicts.servers if group.number == verdicts.members[pod.key].server)
+        permissions = self.permissions[node]
+        group = next(group for group in permissions.servers if group.number == permissions.members[pod.key].server)
         if mark == "deferred" and not any(allows(allow, identity, address, port) for allow in group.deferred_egress):
             return False
-        if any(run.covers(pod.identity) for run in verdicts.tenantless):
+        if any(run.covers(pod.identity) for run in permissions.tenantless):
             return False
         is_pod = identity < 0x80000000
         if (
-            verdicts.tenancy is not None
+            permissions.tenancy is not None
             and is_pod
             and not any(
                 each.server.covers(pod.identity) and (each.client is None or each.client.covers(identity))
-                for each in verdicts.tenancy
+                for each in permissions.tenancy
             )
         ):
             return False

@@ -1,4 +1,4 @@
-"""Small clusters made by hand: views and verdicts of each node, compiled and joined to an interpreted network."""
+"""Small clusters made by hand: views and permissions of each node, compiled and joined to an interpreted network."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from romana_ovs.policy.view import (
     Gateway,
     LocalPod,
     Membership,
+    NodePermissions,
     NodeView,
     Origin,
     RemoteHost,
     ServerGroup,
     TenantAllow,
     Uplink,
-    Verdicts,
 )
 from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
@@ -132,7 +132,7 @@ class SimNetwork:
 
     def program(self, node: int) -> Program:
         """The compiled tables of a node, with their meters."""
-        return compile_node(self.view(node), self.verdicts(node))
+        return compile_node(self.view(node), self.permissions(node))
 
     def _on(self, node: int) -> list[SimPod]:
         return [pod for pod in self.pods.values() if pod.node == node]
@@ -162,13 +162,13 @@ class SimNetwork:
             foreign=tuple(route for route in self.foreign if route.host != node),
         )
 
-    def verdicts(self, node: int) -> Verdicts:
+    def permissions(self, node: int) -> NodePermissions:
         """What policy says about a node's pods."""
         local = self._on(node)
         servers = {pod.server.number: pod.server for pod in local}
         clients = {pod.client.number: pod.client for pod in local if pod.client is not None}
         runs = {pod.segment: whole_segments(pod.segment, 1) for pod in self.pods.values()}
-        return Verdicts(
+        return NodePermissions(
             members={
                 pod.local().key: Membership(pod.server.number, pod.client.number if pod.client else 0) for pod in local
             },

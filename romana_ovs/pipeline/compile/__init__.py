@@ -1,4 +1,4 @@
-"""Compiles one node's view and verdicts to flows, in sections that change independently.
+"""Compiles one node's view and permissions to flows, in sections that change independently.
 
 Each module compiles the flows of one concern; `program` puts them together. A section whose inputs did not change is
 the identical tuple as before, so the difference between two programs is cheap.

@@ -81,7 +81,7 @@ def client_rows(group: ClientGroup, origin: Origin) -> tuple[Flow, ...]:
         permitted=(load(EGRESS, ACCEPTED), Goto("DeferredEgress")),
         peer_address="nw_dst",
     )
-    flows = permission_flows(table, group.accepted)
+    flows = permission_flows(table, group.local_egress)
     if not group.deferred:
         return flows
     row = partial(flow, feature=Feature.POLICY, origin=origin)

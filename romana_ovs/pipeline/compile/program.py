@@ -31,7 +31,7 @@ from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
 from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zone_inputs
-from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodeView, ServerGroup, Verdicts
+from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodePermissions, NodeView, ServerGroup
 
 Section = tuple[Flow, ...]
 SectionEntries = Mapping[Hashable, tuple[Inputs, Section]]
@@ -93,8 +93,8 @@ class Program:
         return {**counted, "total": sum(counted.values())}
 
 
-def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None = None) -> Program:
-    """The tables of `view`'s node, a function of `view` and `verdicts` only, whatever is in the cache.
+def compile_node(view: NodeView, permissions: NodePermissions, cache: CompileCache | None = None) -> Program:
+    """The tables of `view`'s node, a function of `view` and `permissions` only, whatever is in the cache.
 
     Raises PipelineError for an internal error, such as a flow that breaks its table's declaration. An error in the rows
     of a single pod or group closes only that one.
@@ -107,11 +107,11 @@ def compile_node(view: NodeView, verdicts: Verdicts, cache: CompileCache | None 
     _add_fixed(sections, view, plan, zones)
     _add_node(sections, view, plan)
     for pod in view.pods:
-        member = verdicts.members.get(pod.key)
+        member = permissions.members.get(pod.key)
         if member is None:
-            raise PipelineError(f"no verdicts for local pod {pod.key}")
+            raise PipelineError(f"no permissions for local pod {pod.key}")
         _add_pod(sections, view, plan, (pod, member, zones.pods[pod.key]), meters[pod.key])
-    _add_policy(sections, view, verdicts, plan)
+    _add_policy(sections, view, permissions, plan)
     cache.sections.retain(sections.by_name)
     close_pods(sections.by_name, sections.failures)
     return Program(
@@ -210,13 +210,13 @@ def _pod_meters(view: NodeView, cache: CompileCache) -> dict[PodKey, PodMeters]:
     }
 
 
-def _add_policy(sections: _Sections, view: NodeView, verdicts: Verdicts, plan: AddressPlan) -> None:
-    tenantless, add = verdicts.tenantless, sections.add
+def _add_policy(sections: _Sections, view: NodeView, permissions: NodePermissions, plan: AddressPlan) -> None:
+    tenantless, add = permissions.tenantless, sections.add
     add("egress", (plan, view.host, tenantless), policy_tables.egress_base)
     add("deferred egress", (view.host,), policy_tables.deferred_base)
-    add("tenancy", (verdicts.tenancy, tenantless), policy_tables.tenancy_rows)
+    add("tenancy", (permissions.tenancy, tenantless), policy_tables.tenancy_rows)
     add("ingress", (), policy_tables.ingress_base)
-    groups: tuple[ServerGroup | ClientGroup, ...] = (*verdicts.clients, *verdicts.servers)
+    groups: tuple[ServerGroup | ClientGroup, ...] = (*permissions.clients, *permissions.servers)
     for group in groups:
         for name, inputs, build in _group_parts(group):
             add(name, inputs, build)
@@ -237,7 +237,7 @@ def _group_parts(group: ServerGroup | ClientGroup) -> tuple[tuple[Hashable, Inpu
 
 
 def _client_rows(group: ClientGroup) -> Section:
-    origin = group.accepted[0].origin if group.accepted else feature_origin("egress")
+    origin = group.local_egress[0].origin if group.local_egress else feature_origin("egress")
     return policy_tables.client_rows(group, origin)
 
 
