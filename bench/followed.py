@@ -128,7 +128,7 @@ class Followed(Timed):
         if "programmed" not in self._moments:
             return
         for desired in (each.desired for each in confirmations):
-            whole = desired.ack is None or bool(desired.ack.policies)
+            whole = desired.ack is None or bool(desired.ack.policies_digest)
             done = [one for one in self._waiting if one.generation <= desired.generation and (one.kind == POD or whole)]
             self._waiting = [one for one in self._waiting if one not in done]
             for one in done:

@@ -30,7 +30,7 @@ from romana_ovs.controller.session import Session
 from romana_ovs.controller.state_saver import StateSaver
 from romana_ovs.controller.status import PortClaim, nodes_status, pods_status, port_problems, unclaimed_ports
 from romana_ovs.controller.status_server import StatusServer
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.flag import Flag
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import RomanaError
@@ -369,7 +369,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return {
             "event": "state",
             "generation": self.progress.generation,
-            "pending": self._compute_due or self.agents.pending,
+            "pending": self._compute_due or self.agents.awaits_registry,
             "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.tenants_at_limit),
             "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,

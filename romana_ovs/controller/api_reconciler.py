@@ -22,7 +22,8 @@ from romana_ovs.controller.registry import RegistryController
 from romana_ovs.controller.state_saver import Durable
 from romana_ovs.controller.status_reporter import StatusInputs, StatusReporter, Versions, digest
 from romana_ovs.controller.write_slot import WriteSlot
-from romana_ovs.engine.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine.node_agent import PendingAck
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.kube.api.desired import JoinElection, Leadership
 from romana_ovs.kube.api.messages import ObjectsObserved
@@ -38,7 +39,7 @@ from romana_ovs.policy.published import Report
 
 LOG = logging.getLogger("romana_ovs")
 
-PATIENCE_SECONDS = 10.0
+REGISTRY_TIMEOUT_SECONDS = 10.0
 """How long rules and pods wait for the registry; then agents go on without its answer, failing closed."""
 REPORT_SECONDS = 1.0
 """Between two reports in which only the digest of policies differs."""
@@ -89,8 +90,8 @@ class ApiReconciler:
 
     @property
     def unsettled(self) -> bool:
-        """Whether pods or rules wait for the registry, for less than PATIENCE_SECONDS."""
-        return self.agents.pending
+        """Whether pods or rules wait for the registry, for less than REGISTRY_TIMEOUT_SECONDS."""
+        return self.agents.awaits_registry
 
     @property
     def policies_digest(self) -> str:
@@ -199,18 +200,18 @@ class ApiReconciler:
         self.agents.published = published if published is not None else self.agents.published
         self.agents.stored = keep_equal(self.agents.stored, frozenset(self.published.reports))
         since = self._waiting_since
-        self.agents.patience_over = since is not None and now - since >= PATIENCE_SECONDS
+        self.agents.may_wait = since is None or now - since < REGISTRY_TIMEOUT_SECONDS
         self.agents.update(cluster, rules)
-        if not self.agents.waiting:
+        if not self.agents.needs_registry:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
 
     def _next_computation(self, now: float) -> float | None:
         """When to compute again although nothing is new."""
-        patience = self._waiting_since + PATIENCE_SECONDS if self._waiting_since is not None else None
+        timeout = self._waiting_since + REGISTRY_TIMEOUT_SECONDS if self._waiting_since is not None else None
         registry = self.registry.next_check(now) if self.registry is not None else None
-        return earliest(patience if patience is not None and patience > now else None, registry)
+        return earliest(timeout if timeout is not None and timeout > now else None, registry)
 
     def _next_step(self, now: float) -> float | None:
         leads = self.registry is not None and self.registry.leads
@@ -264,7 +265,7 @@ class ApiReconciler:
         if self._others_drive_nodes() and all(report.policies == self.policies_digest for report in reports):
             self._status_reporter.programmed(self._versions)
         # While agents wait for the registry, a missing number is no problem yet.
-        unallocated = () if self.agents.pending else self.agents.problems
+        unallocated = () if self.agents.awaits_registry else self.agents.problems
         registry = self.registry.problems if self.registry is not None else ()
         return StatusInputs(
             snapshot=snapshot,

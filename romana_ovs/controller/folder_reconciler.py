@@ -10,7 +10,7 @@ from romana_ovs.controller.reconciler import Inputs, Outcome
 from romana_ovs.controller.state_saver import Durable
 from romana_ovs.controller.status import observed_nodes
 from romana_ovs.engine import Engine
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.kube.manifests.folder import FolderContent
 from romana_ovs.kube.manifests.pod_uids import PodUids
 from romana_ovs.kube.manifests.store import ManifestStore

@@ -28,7 +28,8 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from romana_ovs.controller.state_saver import Durable
-from romana_ovs.engine.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine.node_agent import PendingAck
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import RomanaError
 from romana_ovs.policy.published import Observed

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from romana_ovs.controller.session import DesiredState
 from romana_ovs.controller.table_compiler import Compiled
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from romana_ovs.backoff import Backoff
 from romana_ovs.controller.flush_queue import FlushQueue
 from romana_ovs.controller.pre_restart import PreRestartPods
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program

@@ -13,7 +13,7 @@ class Durable(Protocol):
     """Has numbers that must be durable."""
 
     @property
-    def revision(self) -> int:
+    def state_version(self) -> int:
         """Grows with every change of `to_save`."""
 
     def to_save(self) -> dict[str, Any]:
@@ -36,13 +36,13 @@ class StateSaver:
 
         It raises InputError when they cannot be saved.
         """
-        file, revision = self._file, numbers.revision
-        if file is None or revision == self._saved:
+        file, version = self._file, numbers.state_version
+        if file is None or version == self._saved:
             return None
         state = numbers.to_save()
 
         def save() -> None:
             file.save(state)
-            self._saved = revision
+            self._saved = version
 
         return save

@@ -52,7 +52,7 @@ def nodes_status(
             "connected": session is not None,
             "state": session.state.value if session is not None else "disconnected",
             # While pods or rules wait for numbers another round of the same generation follows.
-            "synced_generation": None if synced is None else synced.generation - int(agents.pending),
+            "synced_generation": None if synced is None else synced.generation - int(agents.awaits_registry),
             "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
             "sctp_ports": session.sctp_ports if session is not None else None,

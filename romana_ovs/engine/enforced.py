@@ -1,8 +1,8 @@
 """Decides which rules a node has in force, and which label requirements they may rely on.
 
 A rule with a new requirement waits until the registry has made that active, so that no connection is interrupted that
-both the old and the new rules allow. After a time limit (`patient`) the rules come into force all the same. A rule with
-a requirement that is not reliable then matches no peers by it: closed, not open.
+both the old and the new rules allow. After a timeout (not `may_wait`) the rules come into force all the same. A rule
+with a requirement that is not reliable then matches no peers by it: closed, not open.
 """
 
 from __future__ import annotations
@@ -121,14 +121,14 @@ class EnforcedRules:
         self.state = NOTHING_ENFORCED
         self._inputs = LastInputs()
 
-    def update(self, target: RuleSet, namespaces: Namespaces, *, patient: bool) -> None:
+    def update(self, target: RuleSet, namespaces: Namespaces, *, may_wait: bool) -> None:
         """Brings the rules of `target` into force, those at once that may rely on the class sets `namespaces`.
 
-        Unless `patient`, all of them come into force at once.
+        Unless `may_wait`, all of them come into force at once.
         """
-        if not self._inputs.replace((target, namespaces, patient)):
+        if not self._inputs.replace((target, namespaces, may_wait)):
             return
-        adopt_at_once = not patient or (self._fresh_switch and self.state.rules is None)
+        adopt_at_once = not may_wait or (self._fresh_switch and self.state.rules is None)
         self.state = self._shared.states.get(
             (self.state, target, namespaces, adopt_at_once),
             lambda state, target, namespaces, adopt_at_once: next_state(

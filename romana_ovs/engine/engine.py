@@ -36,7 +36,8 @@ from romana_ovs.addressing.segments import NO_FURTHER_RANGE
 from romana_ovs.addressing.usage import Given, Usage, usage_of
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.endpoints import needs_endpoint
-from romana_ovs.engine.node_agents import NodeAgents, PendingAck
+from romana_ovs.engine.node_agent import PendingAck
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.registry import Registry
 from romana_ovs.engine.saved_state import current_state
@@ -94,7 +95,7 @@ class Engine:
         self.agents.retain(cluster.nodes)
         self.agents.ensure(cluster.nodes)
         self.agents.stored = keep_equal(self.agents.stored, frozenset(cluster.nodes))
-        self.agents.patience_over = False
+        self.agents.may_wait = True
         self._awaited = frozenset(awaited)
         unawaited = [node for node in cluster.nodes if self._first_step or node not in awaited]
         if self._first_step:
@@ -136,9 +137,9 @@ class Engine:
         if not same or self.agents.reports is not reports:
             return True
         stuck = not self.unsettled or self._all_acknowledged()
-        if stuck and self.agents.waiting and not self.agents.patience_over:
+        if stuck and self.agents.needs_registry and self.agents.may_wait:
             # No further step can bring what agents wait for.
-            self.agents.patience_over = True
+            self.agents.may_wait = False
             return True
         return False
 
@@ -148,7 +149,7 @@ class Engine:
         return self.registry.pending or bool(self.registry.published.retired_hosts)
 
     def on_programmed(self, node: str, ack: PendingAck) -> bool:
-        """Takes note that the switch of `node` has the view of `ack`; returns whether another `step` is due."""
+        """Records that the switch of `node` has the view of `ack`; returns whether another `step` is due."""
         return self.agents.on_programmed(node, ack) and self.unsettled and self._all_acknowledged()
 
     def _all_acknowledged(self) -> bool:
@@ -189,9 +190,9 @@ class Engine:
         return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, endpoints, blocked))
 
     @property
-    def revision(self) -> int:
+    def state_version(self) -> int:
         """Grows with every change of `to_json`."""
-        return self.agents.revision + self.registry.published.revision
+        return self.agents.state_version + self.registry.published.revision
 
     def to_json(self) -> dict[str, Any]:
         """All numbers that must survive a restart, in plain values of JSON."""

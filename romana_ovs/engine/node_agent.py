@@ -1,12 +1,14 @@
 """Makes one node's view from its own pods, the objects of the cluster that every node needs, and the published numbers.
 
-It works without the registry: it allocates addresses itself, and saves the last published numbers with them.
+Once it has had published numbers, it goes on without the registry: it allocates addresses itself, and saves the last
+published numbers with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -33,30 +35,52 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.policy.published import Claim, Published, Report
 from romana_ovs.policy.view import ForeignRoute, NodeView
 
-SavedIdentities = dict[PodKey, tuple[Labels, SegmentKey, int, int, Endpoint | None]]
-"""Labels, segment, segment number, identity and endpoint of each pod, as saved."""
 FORMAT = 1
 """Version of what `to_json` gives."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledgement:
-    """The revision that a view acknowledges, and the one of which it relies on no retiring requirement; 0 for none."""
+class EndpointChange(Enum):
+    """What an update of the endpoints has changed."""
 
-    acknowledged: int
-    released: int
+    INPUTS_UNCHANGED = "inputs unchanged"
+    ENDPOINTS_UNCHANGED = "endpoints unchanged"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedIdentity:
+    """A pod's identity with its inputs and its endpoint, as saved."""
+
+    labels: Labels
+    segment: SegmentKey
+    segment_number: int
+    identity: int
+    endpoint: Endpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAck:
+    """What a node may report once its switch has a certain view.
+
+    It acknowledges `revision`, relies on no requirement that retires in `released_revision` (0: none of the two), and
+    the rules are made of policies with this digest (empty: of no known versions).
+    """
+
+    revision: int
+    released_revision: int
+    policies_digest: str = ""
 
 
 class NodeAgent:
     """Allocates the addresses of one node's pods, and makes its view.
 
-    After an `update` that moved `changes`, save `to_json` and `published` in one write: both must be durable before
-    flows use them. Then read the `acknowledgement` and program the `view`. When the switch has confirmed it, call
+    After an `update` that increased `changes`, save `to_json` and `published` in one write: both must be durable before
+    flows use them. Then read `pending_ack` and program the `view`. When the switch has confirmed it, call
     `on_programmed` with the acknowledgement, and store the `report`. Store the first report before the first `update`
     with published numbers: from then on the registry waits for this node.
 
-    The rules in force are not saved. After a restart in the middle of a step there is no view until the newest rules
-    may come into force, or `patience_over`; until then the switch keeps its flows.
+    The rules in force are not saved. After a restart in the middle of a stage there is no view until the newest rules
+    may come into force, or may no longer wait; until then the switch keeps its flows.
     """
 
     def __init__(
@@ -77,19 +101,20 @@ class NodeAgent:
         self.allocator = NodeAllocator(self.plan, node)
         self.published: Published | None = None
         self.changes = 0
-        self._refused: Problem | None = None
+        self._rejected_published: Problem | None = None
         self._shared = shared if shared is not None else PreparedClasses()
         self._settings = settings
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
-        self._unconfirmed_report: Report | None = None
+        self._report_body: Report | None = None
         self._report: Derived[Report] = Derived(by_value=True)
         self._endpoint_inputs = LastInputs()
         self._pods: Mapping[PodKey, Pod] = MappingProxyType({})
-        self._restored: SavedIdentities = {}
+        self._restored: dict[PodKey, SavedIdentity] = {}
         if state is not None:
             self._restore(state)
         if published is not None:
+            # The restored allocator has counted the releases of before; the numbers it had then release none.
             freed = self.allocator.freed
             self._apply(published if isinstance(published, Published) else published_from_json(published))
             self.allocator.freed = freed
@@ -100,7 +125,7 @@ class NodeAgent:
         self._view_builder = NodeViewBuilder()
         self._local_pods: Derived[Mapping[PodKey, Pod]] = Derived(by_value=True)
         self._topology: Derived[Topology] = Derived(by_value=True)
-        self._assigned: Derived[tuple[AssignedPod, ...]] = Derived()
+        self._assigned_pods: Derived[tuple[AssignedPod, ...]] = Derived()
         self._foreign_routes: Derived[tuple[ForeignRoute, ...]] = Derived(by_value=True)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -111,10 +136,12 @@ class NodeAgent:
         self.allocator = NodeAllocator.restored(state["addresses"], self.plan, self.node)
         try:
             self._acknowledged, self._released = int(state["acknowledged"]), int(state["released"])
-            for key, labels, tenant, tier, number, assigned in state["worn"]:
-                endpoint = self.allocator.endpoint(PodKey(key))
-                segment = SegmentKey(tenant, tier)
-                self._restored[PodKey(key)] = (Labels(labels), segment, int(number), int(assigned), endpoint)
+            # "worn" is the state file's word for the identities that pods have; it stays until the next FORMAT.
+            for key, labels, tenant, tier, segment_number, identity in state["worn"]:
+                endpoint, segment = self.allocator.endpoint(PodKey(key)), SegmentKey(tenant, tier)
+                self._restored[PodKey(key)] = SavedIdentity(
+                    Labels(labels), segment, int(segment_number), int(identity), endpoint
+                )
         except (KeyError, TypeError, ValueError) as broken:
             raise InputError.because(f"not what was saved: {broken}", field="worn") from broken
 
@@ -125,12 +152,12 @@ class NodeAgent:
         rules: RuleSet | None = None,
         *,
         pods: Mapping[PodKey, Pod] | None = None,
-        patience_over: bool = False,
+        may_wait: bool = True,
     ) -> None:
         """Updates addresses, identities and rules in force to `cluster` and the newest `published` numbers, if any.
 
         `pods` are those of this node, by default found in `cluster`; `rules` are those of the cluster, by default
-        normalised here. `patience_over`: what is `waiting` has waited for the registry long enough. Raises InputError,
+        normalised here. `may_wait`: the timeout for the registry has not passed. Raises InputError,
         and changes nothing, when the settings ask for another address plan (AddressError when that is invalid).
         Published numbers of an older revision than the last are not used. Nor are those of an older epoch, of another
         address plan, or that contradict addresses in use: these are a problem.
@@ -144,42 +171,43 @@ class NodeAgent:
             pods = self._local_pods.get((cluster.pods,), self._on_this_node)
         self._pods = pods
         if self.published is None:
-            self._unconfirmed_report = None
+            self._report_body = None
             return
         changed = self._update_endpoints(cluster, pods, self.published)
         rules = rules if rules is not None else self._policies.update(cluster)
-        self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
-        self._update_identities(self.published, changed, patient=not patience_over)
+        self._enforced.update(rules, self.published.namespaces, may_wait=may_wait)
+        self._update_identities(self.published, changed, may_wait=may_wait)
 
-    def update_rules(self, rules: RuleSet, *, patience_over: bool = False) -> bool:
-        """As `update` when nothing else is new; returns whether `waiting` or the `acknowledgement` may have changed."""
+    def update_rules(self, rules: RuleSet, *, may_wait: bool = True) -> bool:
+        """As `update` when nothing else is new; returns whether `rules_waiting` or `pending_ack` may have changed."""
         if self.published is None:
             return False
         before = self._enforced.state
-        self._enforced.update(rules, self.published.namespaces, patient=not patience_over)
-        updated = self._update_identities(self.published, None, patient=not patience_over)
+        self._enforced.update(rules, self.published.namespaces, may_wait=may_wait)
+        updated = self._update_identities(self.published, EndpointChange.INPUTS_UNCHANGED, may_wait=may_wait)
         return updated or not self._enforced.state.reports_as(before)
 
-    def _update_identities(self, published: Published, endpoints_changed: bool | None, *, patient: bool) -> bool:
-        """Updates the identities of pods; False when no input is new (`endpoints_changed` as `_update_endpoints`)."""
+    def _update_identities(self, published: Published, endpoints: EndpointChange, *, may_wait: bool) -> bool:
+        """Updates the identities of pods after the `endpoints`; returns False when no input is new."""
         matchers, enforced = self._shared.matchers(published.namespaces), self._enforced.state.version
-        if endpoints_changed is None and self._identities.is_current(matchers, patient=patient, enforced=enforced):
+        current = self._identities.is_current(matchers, may_wait=may_wait, enforced=enforced)
+        if endpoints is EndpointChange.INPUTS_UNCHANGED and current:
             return False
         previous = self._identities.assigned
         self._identities.update(
-            self._endpoints.records, matchers, unnumbered=self._unnumbered(), patient=patient, enforced=enforced
+            self._endpoints.records, matchers, unnumbered=self._unnumbered(), may_wait=may_wait, enforced=enforced
         )
-        if endpoints_changed or previous != self._identities.assigned:
+        if endpoints is EndpointChange.CHANGED or previous != self._identities.assigned:
             self.changes += 1
         return True
 
-    def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> bool | None:
-        """Allocates and releases addresses; returns whether any changed, None when no input is new."""
+    def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> EndpointChange:
+        """Allocates and releases addresses."""
         inputs = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
         if not self._endpoint_inputs.replace(inputs):
-            return None
+            return EndpointChange.INPUTS_UNCHANGED
         old, cluster = self._cluster, replace(cluster, pods=pods)
-        self._cluster, self._unconfirmed_report, first = cluster, None, old is None
+        self._cluster, self._report_body, first = cluster, None, old is None
         freed, endpoints = self.allocator.freed, dict(self.allocator.endpoints)
         self.allocator.keep_free(
             pod.address for pod in cluster.pods.values() if pod.address is not None and needs_endpoint(pod) is not None
@@ -188,7 +216,8 @@ class NodeAgent:
         if first:
             self._identities.restore(self._restored_identities())
             self._restored = {}
-        return freed != self.allocator.freed or endpoints != self.allocator.endpoints
+        changed = freed != self.allocator.freed or endpoints != self.allocator.endpoints
+        return EndpointChange.CHANGED if changed else EndpointChange.ENDPOINTS_UNCHANGED
 
     @property
     def revision(self) -> int:
@@ -196,43 +225,43 @@ class NodeAgent:
         return self.published.revision if self.published is not None else 0
 
     @property
-    def waiting(self) -> bool:
+    def rules_waiting(self) -> bool:
         """Whether rules, or relabelled pods, wait for the registry."""
         return self._enforced.state.waiting or self._identities.waiting
 
     @property
     def needs_registry(self) -> bool:
-        """Whether it is `waiting`, or has pods without an address as their segment has none left here, or no range."""
-        return self.waiting or bool(self.report.exhausted)
+        """Whether `rules_waiting`, or pods have no address as their segment has none left here, or no range."""
+        return self.rules_waiting or bool(self.report.exhausted)
 
     @property
-    def acknowledgement(self) -> Acknowledgement:
-        """What may be reported once the switch has the present view."""
+    def pending_ack(self) -> PendingAck:
+        """What may be reported once the switch has the present view, without the digest of policies."""
         revision = self.revision
-        return Acknowledgement(
-            acknowledged=revision if self._identities.consistent and self._enforced.state.rules is not None else 0,
-            released=revision if self._enforced.state.nothing_retiring else 0,
+        return PendingAck(
+            revision=revision if self._identities.consistent and self._enforced.state.rules is not None else 0,
+            released_revision=revision if self._enforced.state.nothing_retiring else 0,
         )
 
-    def on_programmed(self, acknowledgement: Acknowledgement) -> bool:
-        """Takes note that the switch has the view of `acknowledgement`; returns whether the `report` changes."""
+    def on_programmed(self, ack: PendingAck) -> bool:
+        """Records that the switch has the view of `ack`; returns whether the `report` changes."""
         before = (self._acknowledged, self._released)
-        self._acknowledged = max(self._acknowledged, acknowledgement.acknowledged)
-        self._released = max(self._released, acknowledgement.released)
+        self._acknowledged = max(self._acknowledged, ack.revision)
+        self._released = max(self._released, ack.released_revision)
         return before != (self._acknowledged, self._released)
 
     @property
     def report(self) -> Report:
-        """The report to the registry, as far as the switch has confirmed it."""
-        if self._unconfirmed_report is None:
-            self._unconfirmed_report = self._make_report()
+        """The report to the registry; its two revisions are those that the switch has confirmed."""
+        if self._report_body is None:
+            self._report_body = self._make_report_body()
         return self._report.get(
-            (self._unconfirmed_report, self._acknowledged, self._released),
-            lambda report, acknowledged, released: replace(report, acknowledged=acknowledged, released=released),
+            (self._report_body, self._acknowledged, self._released),
+            lambda body, acknowledged, released: replace(body, acknowledged=acknowledged, released=released),
         )
 
-    def _make_report(self) -> Report:
-        """The report without the revisions that the switch has confirmed."""
+    def _make_report_body(self) -> Report:
+        """The report without the two revisions, which change when the switch confirms a view."""
         networked = [pod for pod in self._pods.values() if needs_endpoint(pod) is not None]
         endpoints = {pod.key: self.allocator.endpoint(pod.key) for pod in networked}
         foreign = [
@@ -250,11 +279,11 @@ class NodeAgent:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """One for each pod without an address, for this node without a number, and for refused numbers; sorted."""
+        """One for each pod without an address, a node without a number, and rejected published numbers; sorted."""
         problems = [
             problem for problem in self._endpoints.problems if problem.kind != "Node" or problem.name == self.node
         ]
-        return (self._refused, *problems) if self._refused is not None else tuple(problems)
+        return (self._rejected_published, *problems) if self._rejected_published is not None else tuple(problems)
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts] | None = None) -> NodeView | None:
         """The view for the bridge of `facts`; None while there are no numbers or rules: what is programmed stays.
@@ -280,7 +309,7 @@ class NodeAgent:
             rules=rules,
             foreign=self._foreign_routes.get((published.foreign, published.hosts), _routes),
         )
-        pods = self._assigned.get((self._identities.assigned,), _assigned)
+        pods = self._assigned_pods.get((self._identities.assigned,), _assigned_pods)
         return self._view_builder.view(facts, shared, topology=topology, pods=pods)
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
@@ -305,9 +334,9 @@ class NodeAgent:
             "node": self.node,
             "addresses": self.allocator.to_json(),
             "worn": [
-                [key, dict(sorted(record.pod.labels.items())), *record.segment, record.number, assigned.identity]
-                for key, assigned in self._identities.assigned.items()
-                for record in (assigned.record,)
+                [key, dict(sorted(record.pod.labels.items())), *record.segment, record.number, pod_identity.identity]
+                for key, pod_identity in self._identities.assigned.items()
+                for record in (pod_identity.record,)
             ],
             "acknowledged": self._acknowledged,
             "released": self._released,
@@ -322,9 +351,11 @@ class NodeAgent:
             if new is not last and (last is None or new.revision >= last.revision):
                 self._apply(new)
                 self.changes += 1
-            self._refused = None
+            self._rejected_published = None
         except InputError as refused:
-            self._refused = Problem(f"the published numbers are not taken: {refused}", kind="Node", name=self.node)
+            self._rejected_published = Problem(
+                f"the published numbers are not taken: {refused}", kind="Node", name=self.node
+            )
 
     def _apply(self, new: Published) -> None:
         if new.plan != self.plan:
@@ -344,24 +375,24 @@ class NodeAgent:
     def _restored_identities(self) -> dict[PodKey, PodIdentity]:
         """The saved identities of pods that still have their saved endpoint; a new pod of the same name has another."""
         identities = {}
-        for key, (labels, segment, number, assigned, saved) in self._restored.items():
+        for key, saved in self._restored.items():
             pod, endpoint = self._pods.get(key), self.allocator.endpoint(key)
-            if pod is not None and endpoint is not None and endpoint == saved:
-                identities[key] = PodIdentity(
-                    EndpointRecord(replace(pod, labels=labels), segment, number, endpoint), assigned
-                )
+            if pod is not None and endpoint is not None and endpoint == saved.endpoint:
+                labelled = replace(pod, labels=saved.labels)
+                record = EndpointRecord(labelled, saved.segment, saved.segment_number, endpoint)
+                identities[key] = PodIdentity(record, saved.identity)
         return identities
 
     def _unnumbered(self) -> dict[PodKey, EndpointRecord]:
         """The previous records of pods that have their endpoint, but whose new segment has no number yet."""
         return {
-            key: assigned.record
-            for key, assigned in self._identities.assigned.items()
-            if key not in self._endpoints.records and self.allocator.endpoint(key) == assigned.record.endpoint
+            key: pod_identity.record
+            for key, pod_identity in self._identities.assigned.items()
+            if key not in self._endpoints.records and self.allocator.endpoint(key) == pod_identity.record.endpoint
         }
 
     def _exhausted_segments(self, networked: list[Pod]) -> dict[SegmentKey, int]:
-        exhausted = {}
+        exhausted_segments = {}
         for pod in networked:
             if self._cluster is None or pod.key in self._endpoints.records:
                 continue
@@ -369,8 +400,8 @@ class NodeAgent:
             indexes = self.allocator.indexes(segment)
             full = pod.address is None and self.node in self.allocator.hosts
             if not indexes or full:
-                exhausted[segment] = len(indexes)
-        return exhausted
+                exhausted_segments[segment] = len(indexes)
+        return exhausted_segments
 
 
 def _numbers(published: Published) -> tuple[Any, ...]:
@@ -382,5 +413,5 @@ def _routes(claims: Mapping[IPv4Address, Claim], hosts: Mapping[str, int]) -> tu
     return tuple(ForeignRoute(address, host) for address, host in sorted(granted) if host is not None)
 
 
-def _assigned(identities: Mapping[PodKey, PodIdentity]) -> tuple[AssignedPod, ...]:
+def _assigned_pods(identities: Mapping[PodKey, PodIdentity]) -> tuple[AssignedPod, ...]:
     return tuple((key, pod.record, AssignedIdentity(pod.identity, pod.previous_ids)) for key, pod in identities.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.engine.enforced import PreparedClasses
-from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.engine.node_agent import NodeAgent, PendingAck
 from romana_ovs.engine.pods_by_node import PodsByNode
 from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.kube.published import (
@@ -37,20 +37,12 @@ FORMAT = 1
 """Version of what `to_json` gives."""
 
 
-@dataclass(frozen=True, slots=True)
-class PendingAck:
-    """What a node may report once its switch has a certain view: an acknowledgement, and a digest of policies."""
-
-    acknowledgement: Acknowledgement
-    policies: str
-
-
 class NodeAgents:
     """One `NodeAgent` for each node that is driven.
 
     Before each `update` set `published` (None: nothing new), `stored`, the nodes whose reports the API server has, and
-    `patience_over`, whether pods and rules have waited for the registry longer than the time limit. Only nodes in
-    `stored` use published numbers: from then on the registry waits for them.
+    `may_wait`, whether the timeout for the registry has not passed. Only nodes in `stored` use published numbers: from
+    then on the registry waits for them.
     """
 
     def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
@@ -67,7 +59,7 @@ class NodeAgents:
         """What was measured of the switches of our nodes."""
         self.published: Published | None = None
         self.stored: frozenset[str] = frozenset()
-        self.patience_over = False
+        self.may_wait = True
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
         self._shared = PreparedClasses()
         self._inputs = LastInputs()
@@ -76,10 +68,10 @@ class NodeAgents:
         """The rules of the last update."""
         self._unconfirmed: set[str] = set()
         """The nodes whose agents were updated since they last counted as programmed."""
-        self._waiting: frozenset[str] = frozenset()
+        self._needing_registry: frozenset[str] = frozenset()
         """The nodes whose agents need the registry."""
-        self._over: frozenset[str] = frozenset()
-        """Those of them that were updated with `patience_over`."""
+        self._timed_out: frozenset[str] = frozenset()
+        """Those of them that were updated after the timeout for the registry."""
         self._agent_texts: DerivedMap[str, str] = DerivedMap(by_value=True)
         """Each agent's state as text, by the agent's count of changes."""
         if state is not None:
@@ -109,19 +101,19 @@ class NodeAgents:
         self._collect(added)
 
     @property
-    def revision(self) -> int:
+    def state_version(self) -> int:
         """Grows with every change of `to_json`."""
         return self._membership_changes + sum(agent.changes for agent in self._agents.values())
 
     @property
-    def pending(self) -> bool:
-        """Whether pods or rules wait for the registry, within the time limit."""
-        return not self.patience_over and self.waiting
+    def awaits_registry(self) -> bool:
+        """Whether an agent needs the registry, and its timeout has not passed."""
+        return self.may_wait and self.needs_registry
 
     @property
-    def waiting(self) -> bool:
-        """Whether pods or rules wait for the registry, even beyond the time limit."""
-        return bool(self._waiting)
+    def needs_registry(self) -> bool:
+        """Whether an agent needs the registry: for rules, relabelled pods, or pods without an address."""
+        return bool(self._needing_registry)
 
     @property
     def endpoints(self) -> Mapping[PodKey, Endpoint]:
@@ -142,7 +134,7 @@ class NodeAgents:
             # Its changes stay part of the sum, which only grows.
             self._membership_changes += 1 + self._agents.pop(node).changes
             self._policies.pop(node, None)
-        self._waiting -= removed
+        self._needing_registry -= removed
         self._unconfirmed -= removed
         self.reports = MappingProxyType({node: self.reports[node] for node in self._agents})
         self._agent_texts.retain(self._agents)
@@ -155,29 +147,31 @@ class NodeAgents:
         outdated = set(self._pods.update(cluster.pods, self._agents, changed))
         if self._inputs.replace((self.published, self.stored, cluster.nodes, cluster.namespaces, cluster.settings)):
             outdated.update(self._agents)
-        over = frozenset(self._waiting if self.patience_over else ())
-        outdated |= over ^ self._over
+        timed_out = frozenset(() if self.may_wait else self._needing_registry)
+        outdated |= timed_out ^ self._timed_out
         try:
-            updated = self._update_agents(outdated & self._agents.keys(), over, cluster, rules)
+            updated = self._update_agents(outdated & self._agents.keys(), timed_out, cluster, rules)
         except Exception:
             # The next update is of all agents.
             self._inputs = LastInputs()
             raise
-        self._rules, self._over = rules, over
+        self._rules, self._timed_out = rules, timed_out
         self._unconfirmed |= updated
         self._collect(updated)
 
-    def _update_agents(self, outdated: Set[str], over: Set[str], cluster: Cluster, rules: RuleSet) -> set[str]:
+    def _update_agents(self, outdated: Set[str], timed_out: Set[str], cluster: Cluster, rules: RuleSet) -> set[str]:
         """Updates the `outdated` agents, and the rules of the others; returns those that may report something new."""
         for node in sorted(outdated):
             published = self.published if node in self.stored else None
-            self._agents[node].update(cluster, published, rules, pods=self._pods.of(node), patience_over=node in over)
+            self._agents[node].update(
+                cluster, published, rules, pods=self._pods.of(node), may_wait=node not in timed_out
+            )
         if rules is self._rules:
             return set(outdated)
         return {
             node
             for node, agent in self._agents.items()
-            if node in outdated or agent.update_rules(rules, patience_over=node in over)
+            if node in outdated or agent.update_rules(rules, may_wait=node not in timed_out)
         }
 
     def acknowledge(self, nodes: Iterable[str]) -> None:
@@ -185,15 +179,15 @@ class NodeAgents:
         acknowledging = self._unconfirmed.intersection(nodes)
         for node in acknowledging:
             agent = self._agents[node]
-            agent.on_programmed(agent.acknowledgement)
+            agent.on_programmed(agent.pending_ack)
         self._unconfirmed -= acknowledging
         self._collect(acknowledging)
 
     def _collect(self, nodes: Iterable[str]) -> None:
-        """Collects the reports of these agents, and which of them wait for the registry."""
+        """Collects the reports of these agents, and which of them need the registry."""
         agents = {node: self._agents[node] for node in nodes}
-        waiting = {node for node, agent in agents.items() if agent.needs_registry}
-        self._waiting = (self._waiting - agents.keys()) | waiting
+        needing = {node for node, agent in agents.items() if agent.needs_registry}
+        self._needing_registry = (self._needing_registry - agents.keys()) | needing
         changed = {node: agent.report for node, agent in agents.items() if agent.report is not self.reports.get(node)}
         if changed:
             self.reports = MappingProxyType({**self.reports, **changed})
@@ -206,20 +200,22 @@ class NodeAgents:
     def pending_ack(self, node: str, policies: str) -> PendingAck | None:
         """What `node` may report once its switch has the present view, made from `policies` (a digest)."""
         agent = self._agents.get(node)
-        return PendingAck(agent.acknowledgement, policies if not agent.waiting else "") if agent is not None else None
+        if agent is None:
+            return None
+        return replace(agent.pending_ack, policies_digest="" if agent.rules_waiting else policies)
 
     def can_acknowledge(self, node: str) -> bool:
         """Whether the view of `node` acknowledges what is published: no pod has a class that it does not match."""
         agent = self._agents[node]
-        return agent.acknowledgement.acknowledged >= agent.revision
+        return agent.pending_ack.revision >= agent.revision
 
     def on_programmed(self, node: str, ack: PendingAck) -> bool:
-        """Takes note that the switch of `node` has the view of `ack`; returns whether the node's report changes."""
+        """Records that the switch of `node` has the view of `ack`; returns whether the node's report changes."""
         agent = self._agents.get(node)
         if agent is None:
             return False
-        self._policies[node] = ack.policies
-        changed = agent.on_programmed(ack.acknowledgement)
+        self._policies[node] = ack.policies_digest
+        changed = agent.on_programmed(ack)
         if changed:
             self._collect((node,))
         return changed

@@ -91,7 +91,7 @@ class PodIdentities:
         self.waiting = False
         """Whether some pod waits for its class."""
         self._enforced = 0
-        self._patient: bool | None = None
+        self._may_wait: bool | None = None
         self._any_previous_ids = False
         self.assigned: Mapping[PodKey, PodIdentity] = MappingProxyType({})
         self._matchers: dict[str, ClassMatcher] = {}
@@ -103,9 +103,9 @@ class PodIdentities:
         self.assigned = MappingProxyType(dict(assigned))
         self.waiting = any(pod.waiting for pod in assigned.values())
 
-    def is_current(self, matchers: Mapping[str, ClassMatcher], *, patient: bool, enforced: int) -> bool:
+    def is_current(self, matchers: Mapping[str, ClassMatcher], *, may_wait: bool, enforced: int) -> bool:
         """Whether `update` with the same records would change nothing."""
-        if self.waiting or patient != self._patient or (enforced != self._enforced and self._any_previous_ids):
+        if self.waiting or may_wait != self._may_wait or (enforced != self._enforced and self._any_previous_ids):
             return False
         if matchers is not self._all_matchers:
             if any(matchers.get(name, NO_MATCHER) is not matcher for name, matcher in self._matchers.items()):
@@ -120,19 +120,19 @@ class PodIdentities:
         matchers: Mapping[str, ClassMatcher],
         *,
         unnumbered: Mapping[PodKey, EndpointRecord],
-        patient: bool,
+        may_wait: bool,
         enforced: int,
     ) -> None:
         """Finds the identity of every pod of `records`.
 
         `unnumbered` are the previous records of pods that have their endpoint, but no record until their segment has a
-        number. While `patient`, a pod that had a class keeps its identity while no class matches; otherwise it gets the
-        identity of its segment without a class. `enforced` is the version of the rules in force: new ones may
+        number. While `may_wait`, a pod that had a class keeps its identity while no class matches; otherwise it gets
+        the identity of its segment without a class. `enforced` is the version of the rules in force: new ones may
         distinguish what no rule did before.
         """
         previous = self.assigned if enforced == self._enforced else {}
         # Then a pod with the same record keeps its identity.
-        current = self.consistent and self.is_current(matchers, patient=patient, enforced=enforced)
+        current = self.consistent and self.is_current(matchers, may_wait=may_wait, enforced=enforced)
         namespaces = {record.pod.namespace for record in (*records.values(), *unnumbered.values())}
         self._matchers, self._all_matchers = {name: matchers.get(name, NO_MATCHER) for name in namespaces}, matchers
         unchanged, identities = {}, {}
@@ -143,8 +143,8 @@ class PodIdentities:
                 continue
             if old is not None and not _same_pod(old.record, record):
                 old = None
-            identities[key] = self._assign(key, record, old, patient=patient)
-        if patient:
+            identities[key] = self._assign(key, record, old, may_wait=may_wait)
+        if may_wait:
             identities.update(
                 {key: self._keep_previous(key, self.assigned[key]) for key in unnumbered.keys() & self.assigned.keys()}
             )
@@ -153,20 +153,20 @@ class PodIdentities:
         self.assigned = MappingProxyType(dict(sorted({**unchanged, **changed}.items())))
         self.waiting = any(pod.waiting for pod in self.assigned.values())
         self._any_previous_ids = any(pod.previous_ids for pod in self.assigned.values())
-        self._patient = patient
+        self._may_wait = may_wait
         self.consistent = all(
             self._matchers[pod.record.pod.namespace].consistent(pod.identity, pod.record.pod.labels)
             for pod in identities.values()
         )
 
-    def _assign(self, key: PodKey, record: EndpointRecord, old: PodIdentity | None, *, patient: bool) -> PodIdentity:
+    def _assign(self, key: PodKey, record: EndpointRecord, old: PodIdentity | None, *, may_wait: bool) -> PodIdentity:
         matcher = self._matchers[record.pod.namespace]
         had_class = old is not None and old.has_class
-        find = matcher.find_known if had_class and patient else matcher.find_any
+        find = matcher.find_known if had_class and may_wait else matcher.find_any
         number = find(key, record.number, record.pod.labels)
         if number is not None:
             return PodIdentity(record, number)
-        if old is not None and had_class and patient:
+        if old is not None and had_class and may_wait:
             if _same_labels(old.record, record) and old.identity in matcher.classes.classes:
                 return PodIdentity(
                     record, old.identity, waiting=not matcher.consistent(old.identity, record.pod.labels)

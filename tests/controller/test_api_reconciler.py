@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
-from romana_ovs.controller.api_reconciler import PATIENCE_SECONDS, REPORT_SECONDS
+from romana_ovs.controller.api_reconciler import REGISTRY_TIMEOUT_SECONDS, REPORT_SECONDS
 from romana_ovs.controller.status_reporter import STATUS_SECONDS, TENANT_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.desired import (
@@ -56,7 +56,7 @@ def sent(process: ControllerProcess, kind: type[T]) -> list[T]:
 
 def waits(process: ControllerProcess) -> tuple[bool, bool]:
     """Whether rules wait for the registry, and whether there is patience left for it."""
-    return bool(process.agents.waiting), process.agents.pending
+    return bool(process.agents.needs_registry), process.agents.awaits_registry
 
 
 def statuses(process: ControllerProcess) -> dict[ObjectId, Status]:
@@ -171,11 +171,11 @@ def test_what_waits_for_a_registry_waits_only_so_long() -> None:
     put_policy(server)
     node.settle()
     assert waits(node) == (True, True), "its labels never distinguish the two"
-    node.wait(PATIENCE_SECONDS / 2)
+    node.wait(REGISTRY_TIMEOUT_SECONDS / 2)
     put_pod(server, "c", "n1")
     node.settle()
     assert waits(node) == (True, True)
-    node.wait(PATIENCE_SECONDS / 2)
+    node.wait(REGISTRY_TIMEOUT_SECONDS / 2)
     assert not waits(node)[1]
     node.lead()
     node.settle()

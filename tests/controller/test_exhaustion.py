@@ -170,7 +170,7 @@ def test_a_policy_too_large_for_an_object_blocks_no_other() -> None:
         "Namespace shop: policies use 3400 label requirements on its pods, of which 442 fit: rules that need the "
         "others match no peers by them"
     ]
-    assert not node.agents.pending, "what has no room is nothing to wait for"
+    assert not node.agents.awaits_registry, "what has no room is nothing to wait for"
     server.remove(POLICIES, "asks", "shop")
     rest(registry, node)
     assert registry.reconciler.problems == () and not server.of(CLASS_SETS, "shop")["spec"]["requirements"]

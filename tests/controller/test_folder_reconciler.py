@@ -81,7 +81,7 @@ def test_nobody_waits_for_a_switch_that_is_gone(steps: Steps) -> None:
     assert steps.confirm(awaited=only).computed
     for _ in range(5):
         steps.confirm("node1", awaited=only)
-    assert not steps.reconciler.unsettled and not steps.reconciler.agents.waiting
+    assert not steps.reconciler.unsettled and not steps.reconciler.agents.needs_registry
 
 
 def test_an_unreadable_folder_leaves_the_cluster_in_force(steps: Steps) -> None:

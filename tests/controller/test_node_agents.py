@@ -83,21 +83,21 @@ def test_a_state_of_another_plan_is_refused() -> None:
 def test_the_revision_moves_with_what_must_be_saved() -> None:
     server = server_with_pods("a@n1")
     process = driven(server)
-    before, state = process.agents.revision, saved(process.agents)
+    before, state = process.agents.state_version, saved(process.agents)
     at = cluster_of(process)
     process.agents.update(at, PolicyIndex().update(at))
-    assert process.agents.revision == before
+    assert process.agents.state_version == before
     put_pod(server, "b", "n2")
     process.settle()
-    assert process.agents.revision > before and saved(process.agents) != state
+    assert process.agents.state_version > before and saved(process.agents) != state
 
 
 def test_the_revision_grows_when_an_agent_goes() -> None:
     """Otherwise a later change could have the number of the last saved state, and would not be saved."""
     agents = driven(server_with_pods("a@n1", "b@n2")).agents
-    before = agents.revision
+    before = agents.state_version
     agents.retain({"n1"})
-    assert agents.revision > before
+    assert agents.state_version > before
 
 
 def test_of_a_node_that_nobody_drives_nothing_is_known() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 from romana_ovs.controller.api_reconciler import REPORT_SECONDS, ApiReconciler
 from romana_ovs.controller.published_store import RESOURCES
 from romana_ovs.controller.reconciler import Inputs
-from romana_ovs.engine.node_agent import Acknowledgement
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import CLUSTER, NODE_REPORTS, NODES
@@ -54,7 +53,7 @@ class Node:
 
     def on_programmed(self, acknowledged: int, policies: str) -> None:
         """The switch of n1 has confirmed a view."""
-        self.step(acks=(("n1", PendingAck(Acknowledgement(acknowledged, 0), policies)),))
+        self.step(acks=(("n1", PendingAck(acknowledged, 0, policies)),))
 
     def pass_to(self, now: float) -> None:
         """Let time pass, with every step that is asked for in it."""

@@ -29,12 +29,10 @@ def newest(simulation: RegistryAndAgents) -> int:
     return len(simulation.history) - 1
 
 
-def update_agent(
-    simulation: RegistryAndAgents, name: str, *, numbers: bool = True, patience_over: bool = False
-) -> None:
+def update_agent(simulation: RegistryAndAgents, name: str, *, numbers: bool = True, may_wait: bool = True) -> None:
     """A node sees the last cluster, and the last numbers unless `numbers` is False."""
     simulation.node_looks(
-        name, newest(simulation), len(simulation.messages) - 1 if numbers else None, patience_over=patience_over
+        name, newest(simulation), len(simulation.messages) - 1 if numbers else None, may_wait=may_wait
     )
 
 

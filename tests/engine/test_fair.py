@@ -85,7 +85,7 @@ def test_rules_do_not_wait_for_requirements_elsewhere() -> None:
     rules, enforced = PolicyIndex(), EnforcedRules(fresh_switch=False)
 
     def in_force_and_waiting(now: Cluster) -> tuple[set[str], bool]:
-        enforced.update(rules.update(now), NOBODY_ANSWERS, patient=True)
+        enforced.update(rules.update(now), NOBODY_ANSWERS, may_wait=True)
         state = enforced.state
         concerning = state.rules.concerning(("red", "blue"), ("red", "blue")) if state.rules is not None else ()
         return {each.key.name for each in concerning}, state.waiting

@@ -74,7 +74,7 @@ def test_a_relabelled_pod_stays_what_it_was_over_a_restart() -> None:
     simulation.change(simulation.cluster.with_object(pod("a", app="web")))
     simulation.restart_node("node1")
     update_agent(simulation, "node1")
-    assert known(simulation.view("node1")).pods == before and simulation.nodes["node1"].waiting
+    assert known(simulation.view("node1")).pods == before and simulation.nodes["node1"].rules_waiting
     simulation.settle()
     assert known(simulation.view("node1")).pods != before
 
@@ -86,7 +86,9 @@ def test_a_pod_that_reused_a_name_over_a_restart_is_another() -> None:
     simulation.restart_node("node1")
     update_agent(simulation, "node1", numbers=False)
     node = simulation.nodes["node1"]
-    assert node.identity_of(PodKey("ns/a")) == identity(segment_of(known(was)), UNKNOWN_CLASS) and not node.waiting
+    assert (
+        node.identity_of(PodKey("ns/a")) == identity(segment_of(known(was)), UNKNOWN_CLASS) and not node.rules_waiting
+    )
     assert [dict(each.labels) for each in known(simulation.view("node1")).pods] == [{"app": "db"}]
 
 

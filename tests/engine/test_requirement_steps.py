@@ -55,7 +55,7 @@ def test_a_relabelled_pod_keeps_its_class_until_all_know_the_new() -> None:
     before = known(simulation.view("node1")).pods
     simulation.change(simulation.cluster.with_object(pod("a", app="web")))
     update_agent(simulation, "node1")
-    assert known(simulation.view("node1")).pods == before and simulation.nodes["node1"].waiting
+    assert known(simulation.view("node1")).pods == before and simulation.nodes["node1"].rules_waiting
     simulation.registry_looks(newest(simulation))
     for name in simulation.nodes:
         update_agent(simulation, name)
@@ -70,16 +70,16 @@ def test_a_relabelled_pod_keeps_its_class_until_all_know_the_new() -> None:
     (shown,) = known(simulation.view("node1")).pods
     assert shown.labels == Labels({"app": "web"})
     assert known(simulation.view("node2")).classes[shown.identity].matches == {APP: True}
-    assert not simulation.nodes["node1"].waiting
+    assert not simulation.nodes["node1"].rules_waiting
 
 
 def test_a_relabelled_pod_does_not_wait_for_ever() -> None:
     simulation = settled(pod("a", app="web"), WEB)
     simulation.change(simulation.cluster.with_object(pod("a", app="db")))
-    update_agent(simulation, "node1", numbers=False, patience_over=True)
+    update_agent(simulation, "node1", numbers=False, may_wait=False)
     (shown,) = known(simulation.view("node1")).pods
     assert shown.labels == Labels({"app": "db"}) and shown.identity & CLASS_MASK == UNKNOWN_CLASS
-    assert not simulation.nodes["node1"].waiting
+    assert not simulation.nodes["node1"].rules_waiting
 
 
 def test_a_pod_relabelled_to_an_unknown_tier_is_closed_in_time() -> None:
@@ -89,7 +89,7 @@ def test_a_pod_relabelled_to_an_unknown_tier_is_closed_in_time() -> None:
     update_agent(simulation, "node1", numbers=False)
     assert known(simulation.view("node1")).pods == before
     assert simulation.nodes["node1"].report.exhausted == {SegmentKey("ns", "back"): 0}
-    update_agent(simulation, "node1", numbers=False, patience_over=True)
+    update_agent(simulation, "node1", numbers=False, may_wait=False)
     assert known(simulation.view("node1")).pods == ()
     simulation.settle()
     (shown,) = known(simulation.view("node1")).pods
@@ -104,7 +104,7 @@ def test_a_rule_waits_until_its_requirement_is_active() -> None:
     simulation.change(simulation.cluster.with_object(NOT_WEB))
     seen = []
     for _ in rounds(simulation, 3):
-        seen.append((stages(simulation)[APP], in_force(simulation, "node3"), simulation.nodes["node3"].waiting))
+        seen.append((stages(simulation)[APP], in_force(simulation, "node3"), simulation.nodes["node3"].rules_waiting))
     assert seen == [(Stage.INTRODUCED, [], True), (Stage.ADOPTED, [], True), (Stage.ACTIVE, ["not-web"], False)]
 
 
@@ -113,8 +113,8 @@ def test_rules_without_the_registry_admit_no_unknown_class() -> None:
     simulation.change(simulation.cluster.with_object(NOT_WEB))
     update_agent(simulation, "node3", numbers=False)
     assert in_force(simulation, "node3") == ["closed"]
-    update_agent(simulation, "node3", numbers=False, patience_over=True)
-    assert in_force(simulation, "node3") == ["closed", "not-web"] and not simulation.nodes["node3"].waiting
+    update_agent(simulation, "node3", numbers=False, may_wait=False)
+    assert in_force(simulation, "node3") == ["closed", "not-web"] and not simulation.nodes["node3"].rules_waiting
     assert all(APP not in info.matches for info in known(simulation.view("node3")).classes.values())
     update_agent(simulation, "node3", numbers=False)
     assert in_force(simulation, "node3") == ["closed", "not-web"]
@@ -127,7 +127,7 @@ def test_inactive_requirements_are_never_in_a_node_view() -> None:
         simulation.registry_looks(newest(simulation))
         assert stages(simulation) == {APP: expected}
         for name in simulation.nodes:
-            update_agent(simulation, name, patience_over=True)
+            update_agent(simulation, name, may_wait=False)
         view = simulation.view("node3")
         assert in_force(simulation, "node3") == ["not-web"]
         assert known(view).classes and all(info.matches == {} for info in known(view).classes.values())
@@ -163,7 +163,7 @@ def test_a_retiring_requirement_may_become_active_again() -> None:
     update_agent(simulation, "node3")
     simulation.change(simulation.cluster.with_object(NOT_WEB))
     update_agent(simulation, "node3")
-    assert in_force(simulation, "node3") == [] and simulation.nodes["node3"].waiting
+    assert in_force(simulation, "node3") == [] and simulation.nodes["node3"].rules_waiting
     simulation.registry_looks(newest(simulation))
     assert stages(simulation) == {APP: Stage.ACTIVE}
     update_agent(simulation, "node3")
@@ -183,15 +183,15 @@ def test_a_node_with_a_pod_of_a_wrong_class_acknowledges_nothing() -> None:
         pending=frozenset({number + 1}),
     )
     node.update(simulation.cluster, replace(known(node.published), revision=had + 1, namespaces={"ns": answering}))
-    assert (node.identity_of(PodKey("ns/a")), node.waiting, node.acknowledgement.acknowledged) == (number, True, 0)
-    node.update(simulation.cluster, None, patience_over=True)
-    assert node.identity_of(PodKey("ns/a")) == number + 1 and not node.waiting
-    assert node.acknowledgement.acknowledged == had + 1
+    assert (node.identity_of(PodKey("ns/a")), node.rules_waiting, node.pending_ack.revision) == (number, True, 0)
+    node.update(simulation.cluster, None, may_wait=False)
+    assert node.identity_of(PodKey("ns/a")) == number + 1 and not node.rules_waiting
+    assert node.pending_ack.revision == had + 1
     settled_classes = replace(answering, pending=frozenset())
     node.update(
         simulation.cluster, replace(known(node.published), revision=had + 2, namespaces={"ns": settled_classes})
     )
-    assert node.identity_of(PodKey("ns/a")) == number + 1 and node.acknowledgement.acknowledged == had + 2
+    assert node.identity_of(PodKey("ns/a")) == number + 1 and node.pending_ack.revision == had + 2
 
 
 # Nodes that are lagging

@@ -94,7 +94,7 @@ def anything_happens(data: st.DataObject, simulation: RegistryAndAgents, most: i
         elif what in ("node", "patience") or name not in simulation.nodes:
             message = data.draw(st.integers(0, len(simulation.messages) - 1)) if simulation.messages else None
             early = data.draw(earlies(simulation))
-            simulation.node_looks(name, version, message, early=early, patience_over=what == "patience")
+            simulation.node_looks(name, version, message, early=early, may_wait=what != "patience")
         elif what == "program":
             simulation.node_programs(name)
         else:
@@ -298,7 +298,7 @@ def one_thing_happens(data: st.DataObject, rig: AgentsSimCluster) -> None:
             before = simulation.nodes[name]
             simulation.restart_node(name)
             simulation.node_looks(name, 0, None)
-            if simulation.nodes[name].waiting:
+            if simulation.nodes[name].rules_waiting:
                 # In the midst of a step it waits with what the switch has, and in the end for patience.
                 simulation.nodes[name] = before
     else:

@@ -54,7 +54,7 @@ def test_code_that_is_named_exists() -> None:
 def test_figures_and_names_are_those_of_the_code() -> None:
     flat = " ".join(TEXT.split())
     assert f"The registry waits {MAX_LAG_SECONDS:.0f} seconds for its acknowledgement" in flat
-    assert api_reconciler.PATIENCE_SECONDS == 10 and "does not answer for ten seconds" in REGISTRY
+    assert api_reconciler.REGISTRY_TIMEOUT_SECONDS == 10 and "does not answer for ten seconds" in REGISTRY
     assert f"`{LeaseName().namespace}/{LeaseName().name}`" in TEXT
     assert (status_reporter.STATUS_SECONDS, status_reporter.TENANT_SECONDS) == (1, 5)
     assert {stage.value for stage in Stage if f"`{stage.value}`" not in REGISTRY} == set()

@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_code() -> None:
         == f"{requirements.MAX_REQUIREMENTS:,}, and {requirements.MAX_REQUIREMENT_CHARS:,} characters"
     )
     assert limit("a node that does not acknowledge") == f"{MAX_LAG_SECONDS:.0f} seconds"
-    assert limit("a policy with a new label requirement") == f"{api_reconciler.PATIENCE_SECONDS:.0f} seconds"
+    assert limit("a policy with a new label requirement") == f"{api_reconciler.REGISTRY_TIMEOUT_SECONDS:.0f} seconds"
     assert limit("pods of a tier on one node").startswith(f"{1 << settings.endpoint_bits} in each")
     tiers = f"{AddressPlan.of(settings).segments // 16} with `segment_bits = {settings.segment_bits}`"
     assert tiers in limit("tiers of a tenant")

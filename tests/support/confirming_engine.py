@@ -64,7 +64,7 @@ class ConfirmingEngine:
 
     @property
     def revision(self) -> int:
-        return self.agents.revision
+        return self.agents.state_version
 
     @property
     def hosts(self) -> Mapping[str, int]:

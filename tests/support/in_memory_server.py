@@ -13,7 +13,7 @@ from romana_ovs.controller.api_reconciler import ApiReconciler
 from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import RESOURCES as NUMBERS
 from romana_ovs.controller.reconciler import Inputs
-from romana_ovs.engine.node_agents import PendingAck
+from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.kube.api.desired import JoinElection, Leadership
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
@@ -204,7 +204,7 @@ class ControllerProcess:
         inputs = Inputs(
             received=received,
             acks=acks,
-            programmed=self.programmed and not self.agents.pending,
+            programmed=self.programmed and not self.agents.awaits_registry,
             driven=frozenset(self.nodes),
             observed=self.observed,
             due=due,

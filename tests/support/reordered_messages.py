@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from romana_ovs.engine import offline_facts
-from romana_ovs.engine.node_agent import Acknowledgement, NodeAgent
+from romana_ovs.engine.node_agent import NodeAgent, PendingAck
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import (
     COMPLETE_MARKER,
@@ -87,7 +87,7 @@ class RegistryAndAgents:
         self.nodes: dict[str, NodeAgent] = {}
         self.seen: dict[str, int] = {}
         self.sent: dict[str, list[Report]] = {}
-        self.programmed: dict[str, Acknowledgement] = {}
+        self.programmed: dict[str, PendingAck] = {}
 
     @property
     def cluster(self) -> Cluster:
@@ -114,7 +114,7 @@ class RegistryAndAgents:
         message: int | None,
         *,
         early: frozenset[str] | None = None,
-        patience_over: bool = False,
+        may_wait: bool = True,
     ) -> None:
         """A node sees a version of the cluster, not older than the last, and maybe a message, newer or older.
 
@@ -129,12 +129,12 @@ class RegistryAndAgents:
         published = self.messages[message] if message is not None and self.messages else None
         if published is not None and message is not None and early is not None and message + 1 < len(self.messages):
             published = partly(published, self.messages[message + 1], early)
-        self.nodes[name].update(replace(at, pods=own), published, patience_over=patience_over)
+        self.nodes[name].update(replace(at, pods=own), published, may_wait=may_wait)
 
     def node_programs(self, name: str) -> None:
         """The switch of a node gets its view and confirms it; the report is on its way."""
         node = self.nodes[name]
-        promise = node.acknowledgement
+        promise = node.pending_ack
         if self.view(name) is not None:
             node.on_programmed(promise)
         report = decode_report(json.loads(json.dumps(report_object(node.report))))
@@ -177,8 +177,8 @@ class RegistryAndAgents:
             self.registry_looks(newest)
             for name in sorted(self.cluster.nodes):
                 # A node that restarted in the midst of a step waits for nothing else.
-                patience_over = number > PATIENT_ROUNDS and self.nodes[name].waiting
-                self.node_looks(name, newest, len(self.messages) - 1, patience_over=patience_over)
+                may_wait = number <= PATIENT_ROUNDS or not self.nodes[name].rules_waiting
+                self.node_looks(name, newest, len(self.messages) - 1, may_wait=may_wait)
                 self.node_programs(name)
                 self.report_arrives(name)
             for name in self.nodes.keys() - self.cluster.nodes.keys():
@@ -187,7 +187,9 @@ class RegistryAndAgents:
             if before == (len(self.messages), self.reports) and not self.registry.pending:
                 return
         last = self.messages[-1]
-        raise AssertionError(f"it does not settle: {last} {self.reports} {[n.waiting for n in self.nodes.values()]}")
+        raise AssertionError(
+            f"it does not settle: {last} {self.reports} {[n.rules_waiting for n in self.nodes.values()]}"
+        )
 
     def merged(self) -> ConfirmingEngine:
         """One process that goes on from where all are now."""
