@@ -28,7 +28,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help romana-cni demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -117,6 +117,9 @@ clean:  ## Remove the environment and everything that was built
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Built once per machine, which takes minutes: apart from the tests, whose time is limited.
+romana-cni: .venv/.installed  ## The CNI plugin as build/romana-cni (needs Go)
+	@$(BIN)/python -m romana_ovs_emulate.cni_plugin build/romana-cni
+
 kube-binaries: .venv/.installed
 	@$(BIN)/python -m romana_ovs_emulate.binaries
 

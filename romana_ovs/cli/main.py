@@ -54,6 +54,7 @@ SUBCOMMANDS = (
     Subcommand("ipam", "romana_ovs.cli.ipam", "address ranges, their use, what is left"),
     Subcommand("node", "romana_ovs.cli.node", "what this host lacks as a node, or has wrong"),
     Subcommand("clean", f"{EMULATOR}.cli.clean", "remove what a killed run left behind"),
+    Subcommand("attach", "romana_ovs.cli.attach", "the attach agent of a node, which the CNI plugin asks"),
     Subcommand("controller", "romana_ovs.cli.controller", "the Ryu application"),
 )
 

@@ -1,0 +1,273 @@
+"""Follows the bridge in its OVSDB, and adds and removes ports of pods there, from one thread that owns the IDL.
+
+Source: vswitchd.conf.db(5); RFC 7047. The `ovs` package is not thread-safe, so that other threads queue their changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import ovs.db.idl
+import ovs.poller
+
+from romana_ovs.attach import errors
+from romana_ovs.attach.attachment import Attachment, BridgeState, SandboxPort
+from romana_ovs.attach.errors import CniError
+from romana_ovs.model.bridge import (
+    POD_ID,
+    POD_PROBLEM,
+    POD_PROGRAMMED,
+    POD_UID,
+    SANDBOX,
+    SANDBOX_IFNAME,
+    SANDBOX_NETNS,
+    DatapathType,
+)
+from romana_ovs.model.objects import PodKey
+from romana_ovs.switch.wakeup import Wakeup
+
+LOG = logging.getLogger("romana_ovs.attach")
+T = TypeVar("T")
+
+_STRING = {"type": "string"}
+_OPTIONAL_STRING = {"type": {"key": "string", "min": 0, "max": 1}}
+_MAP = {"type": {"key": "string", "value": "string", "min": 0, "max": "unlimited"}}
+
+
+def _references(table: str) -> dict[str, object]:
+    return {"type": {"key": {"type": "uuid", "refTable": table}, "min": 0, "max": "unlimited"}}
+
+
+_COLUMNS: Mapping[str, Mapping[str, object]] = {
+    "Bridge": {
+        "name": _STRING,
+        "datapath_type": _STRING,
+        "fail_mode": _OPTIONAL_STRING,
+        "controller": _references("Controller"),
+        "ports": _references("Port"),
+    },
+    "Port": {"name": _STRING, "interfaces": _references("Interface"), "other_config": _MAP},
+    "Interface": {"name": _STRING, "external_ids": _MAP, "error": _OPTIONAL_STRING},
+    "Controller": {"is_connected": {"type": "boolean"}},
+}
+"""The columns to read and write, declared here so that the schema file of the switch is not needed on this machine."""
+TRANSACTION_SECONDS = 5.0
+"""How long a change of the database may take; it takes a millisecond."""
+
+Change = Callable[[Any, ovs.db.idl.Transaction], None]
+"""Makes a change in a transaction over the IDL."""
+
+
+def _schema() -> dict[str, object]:
+    tables = {name: {"columns": dict(columns), "isRoot": name == "Bridge"} for name, columns in _COLUMNS.items()}
+    return {"name": "Open_vSwitch", "version": "8.0.0", "tables": tables}
+
+
+@dataclass(eq=False, slots=True)
+class _Pending:
+    """A change that some thread waits for until `deadline`, and the transaction that makes it."""
+
+    change: Change
+    deadline: float
+    done: threading.Event = field(default_factory=threading.Event)
+    txn: ovs.db.idl.Transaction | None = None
+    error: str = ""
+
+
+class Database:
+    """The bridge `bridge` in the database `remote`. `start` once; the other methods are for any thread."""
+
+    def __init__(self, remote: str, bridge: str) -> None:
+        self._bridge = bridge
+        helper = ovs.db.idl.SchemaHelper(schema_json=_schema())
+        for table, columns in _COLUMNS.items():
+            helper.register_columns(table, list(columns))
+        self._idl = ovs.db.idl.Idl(remote, helper)
+        self._state = BridgeState()
+        self._changed = threading.Condition()
+        self._queue: deque[_Pending] = deque()
+        self._running: list[_Pending] = []
+        self._wakeup = Wakeup()
+
+    def start(self) -> None:
+        """Begin to follow the database, until the process ends."""
+        threading.Thread(target=self._run, name="ovsdb", daemon=True).start()
+
+    @property
+    def state(self) -> BridgeState:
+        """The bridge as last read."""
+        return self._state
+
+    def wait_until(self, check: Callable[[BridgeState], T | None], deadline: float) -> T | None:
+        """The first result of `check` that is true; None if there was none until `deadline` (`time.monotonic`)."""
+        with self._changed:
+            while not (checked := check(self._state)):
+                seconds = deadline - time.monotonic()
+                if seconds <= 0:
+                    return None
+                self._changed.wait(seconds)
+            return checked
+
+    def add(self, port: SandboxPort) -> None:
+        """Add a port, and remove every other port of its pod and of its attachment, in one transaction.
+
+        The port is transient: it does not survive a reboot. Raises CniError when the database cannot be written.
+        """
+
+        def change(bridge: Any, txn: ovs.db.idl.Transaction) -> None:
+            for row in bridge.ports:
+                other = _sandbox_port(row)
+                if other is not None and (other.pod == port.pod or other.attachment == port.attachment):
+                    bridge.delvalue("ports", row)
+            interface = txn.insert(self._idl.tables["Interface"])
+            interface.name = port.name
+            interface.external_ids = _external_ids(port)
+            row = txn.insert(self._idl.tables["Port"])
+            row.name = port.name
+            row.interfaces = [interface]
+            row.other_config = {"transient": "true"}
+            bridge.addvalue("ports", row)
+
+        self._commit(change)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove those of these ports that exist. Raises CniError when the database cannot be written."""
+        gone = frozenset(names)
+
+        def change(bridge: Any, _: ovs.db.idl.Transaction) -> None:
+            for row in bridge.ports:
+                if row.name in gone:
+                    bridge.delvalue("ports", row)
+
+        if gone:
+            self._commit(change)
+
+    def _commit(self, change: Change) -> None:
+        pending = _Pending(change, time.monotonic() + TRANSACTION_SECONDS)
+        self._queue.append(pending)
+        self._wakeup.set()
+        pending.done.wait()
+        if pending.error:
+            raise CniError(errors.TRY_AGAIN_LATER, pending.error)
+
+    # The thread that owns the IDL.
+
+    def _run(self) -> None:
+        known = -1
+        connected = False
+        while True:
+            self._idl.run()
+            now_connected = self._idl.state == ovs.db.idl.Idl.IDL_S_MONITORING
+            if self._idl.change_seqno != known or now_connected != connected:
+                known, connected = self._idl.change_seqno, now_connected
+                self._publish(connected)
+            # After the state has been published: whoever waits for a change finds it there.
+            self._advance()
+            self._begin(connected)
+            poller = ovs.poller.Poller()
+            self._idl.wait(poller)
+            poller.fd_wait(self._wakeup.fileno(), ovs.poller.POLLIN)
+            if self._queue or self._running:
+                poller.timer_wait(100)
+            poller.block()
+            self._wakeup.clear()
+
+    def _publish(self, connected: bool) -> None:
+        bridge = self._row()
+        if bridge is None:
+            state = BridgeState(connected=connected)
+        else:
+            ports = (_sandbox_port(row) for row in bridge.ports)
+            state = BridgeState(
+                connected=connected,
+                exists=True,
+                controlled=any(each.is_connected for each in bridge.controller),
+                secure=list(bridge.fail_mode) == ["secure"],
+                datapath=DatapathType(bridge.datapath_type or DatapathType.SYSTEM.value),
+                ports=MappingProxyType({port.name: port for port in ports if port is not None}),
+            )
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+
+    def _row(self) -> Any:
+        rows = self._idl.tables["Bridge"].rows.values()
+        return next((row for row in rows if row.name == self._bridge), None)
+
+    def _begin(self, connected: bool) -> None:
+        """Begin queued changes, or fail those whose time is over."""
+        while self._queue:
+            pending = self._queue[0]
+            bridge = self._row() if connected else None
+            if bridge is None:
+                if time.monotonic() < pending.deadline:
+                    return
+                reason = f"Open vSwitch has no bridge {self._bridge}" if connected else "it cannot be reached"
+                self._finish(self._queue.popleft(), f"the database of Open vSwitch cannot be changed: {reason}")
+                continue
+            self._queue.popleft()
+            pending.txn = ovs.db.idl.Transaction(self._idl)
+            pending.change(bridge, pending.txn)
+            self._running.append(pending)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Take note of transactions that have ended; those that met another change are begun again."""
+        for pending in tuple(self._running):
+            if pending.txn is None:
+                continue
+            status = pending.txn.commit()
+            late = time.monotonic() >= pending.deadline
+            if status == ovs.db.idl.Transaction.INCOMPLETE and not late:
+                continue
+            self._running.remove(pending)
+            if status in (ovs.db.idl.Transaction.SUCCESS, ovs.db.idl.Transaction.UNCHANGED):
+                self._finish(pending)
+            elif status == ovs.db.idl.Transaction.TRY_AGAIN and not late:
+                self._queue.append(pending)
+            else:
+                pending.txn.abort()
+                reason = pending.txn.get_error() or ("no answer" if late else status)
+                self._finish(pending, f"the database of Open vSwitch cannot be changed: {reason}")
+
+    def _finish(self, pending: _Pending, error: str = "") -> None:
+        pending.error = error
+        pending.done.set()
+
+
+def _external_ids(port: SandboxPort) -> dict[str, str]:
+    attachment = port.attachment or Attachment("", "")
+    ids = {
+        POD_ID: str(port.pod),
+        POD_UID: port.uid,
+        SANDBOX: attachment.container,
+        SANDBOX_IFNAME: attachment.ifname,
+        SANDBOX_NETNS: port.netns,
+    }
+    return {key: text for key, text in ids.items() if text}
+
+
+def _sandbox_port(row: Any) -> SandboxPort | None:
+    """The port of a pod in a row of table Port; None for any other port."""
+    for interface in row.interfaces:
+        ids = interface.external_ids
+        if POD_ID in ids:
+            attachment = Attachment(ids[SANDBOX], ids.get(SANDBOX_IFNAME, "")) if SANDBOX in ids else None
+            return SandboxPort(
+                row.name,
+                PodKey(ids[POD_ID]),
+                ids.get(POD_UID, ""),
+                attachment,
+                ids.get(SANDBOX_NETNS, ""),
+                ids.get(POD_PROGRAMMED, ""),
+                ids.get(POD_PROBLEM, ""),
+                "".join(interface.error),
+            )
+    return None
