@@ -5,6 +5,9 @@ way, and its arrival is awaited: ports, cables and switches hand on in order wha
 in batches (of 32) and may hand on a batch flow by flow, so a second such packet follows when the first has arrived:
 whatever was sent before the first was in no later batch than the first, which is done when the second is taken. It
 goes to a pod on the victim's node (the ally); last, the victim's friend sends it a packet that it must hear.
+
+On the kernel's datapath a frame without a megaflow waits for ovs-vswitchd (an upcall), and frames behind it, which have
+one, overtake it. There the upcalls are awaited, too, before the two last packets (`upcalls_done`).
 """
 
 from __future__ import annotations
@@ -14,19 +17,25 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs_emulate.fabric import Fabric
+from romana_ovs_emulate.nodes import Node
 from romana_ovs_emulate.patience import patience
 from tests.attacks import craft
 from tests.attacks.craft import End
 from tests.attacks.frameset import Aim
 from tests.attacks.ground import LISTEN, SEND, Duel
+from tests.support.datapath import datapath_type
 from tests.support.frames import mac
 from tests.support.live_cluster import LiveCluster
 from tests.support.netns_sockets import Tap, udp_socket, unfiltered
+from tests.support.waiting import eventually
 
 BATCH = 24
 """Frames between two awaited packets: few enough for every socket's buffer on the way."""
@@ -36,6 +45,10 @@ AGAIN_SECONDS = 1.0
 MARK = b"sentinel-"
 ASKED = 1 << 20
 """So many addresses are asked for by ARP in turn, so that each answer is told from the one before."""
+UPCALLS = 5
+"""A frame is so many upcalls on one node at most: one for each pass through conntrack."""
+GENERIC_NETLINK = "16"
+"""The protocol of the sockets by which the kernel's datapath hands packets to ovs-vswitchd (netlink(7))."""
 SHOWN_BYTES = 70
 """Of a frame that should not have arrived, in the report."""
 
@@ -149,8 +162,22 @@ class Scene:
         while batch := list(itertools.islice(rest, BATCH)):
             self.put(source, batch)
             self.reach(source, ally)
+        self.upcalls_done(source, ally)
         self.reach(source, ally)
         self.reach(source, ally)
+
+    def upcalls_done(self, *sources: str) -> None:
+        """Return when ovs-vswitchd has handled what waits for it on the nodes of these pods.
+
+        Each turn is one more upcall of theirs, behind the others, and begins when none waits in any queue.
+        """
+        if datapath_type() is DatapathType.NETDEV:
+            return
+        for _ in range(UPCALLS):
+            for source in sources:
+                node = self.cluster.node(self.cluster.pod(source).place.node)
+                eventually(partial(_nothing_waits, node), "no upcall waits")
+                self.taken_in(source)
 
     def attack(self, duel: Duel, frames: Iterable[bytes]) -> None:
         """Send an attack's frames; returns when all was handled that they can have brought about.
@@ -215,6 +242,13 @@ class Scene:
     def megaflows(self, node: str) -> int:
         """How many megaflows a node's datapath has now."""
         return sum(map(int, re.findall(r"flows: (\d+)", self.cluster.node(node).appctl("dpctl/show"))))
+
+
+def _nothing_waits(node: Node) -> bool:
+    """Whether the datapath of a node has handed over all packets that are upcalls to ovs-vswitchd."""
+    lines = Path(f"/proc/{node.switch_pid()}/net/netlink").read_text().splitlines()
+    columns = [line.split() for line in lines[1:]]
+    return all(column[4] == "0" for column in columns if column[1] == GENERIC_NETLINK)
 
 
 def text_of(data: bytes) -> str:
