@@ -60,7 +60,8 @@ attack: root .venv/.installed-test  ## Attacks from inside pods, all of them on 
 test-kernel: root .venv/.installed-test  ## Tests on the kernel's datapath, in a virtual machine
 	@exec $(BIN)/python -m tests.kernel $(KERNEL_ARGS)
 
-test-kernel-sample: root .venv/.installed-test  ## The same, a chosen ten minutes
+test-kernel-sample: root .venv/.installed-test  ## The same, a sample of them, at most ten minutes
+	@echo "== the kernel's datapath"
 	@exec $(BIN)/python -m tests.kernel --sample $(KERNEL_ARGS)
 
 # Its packages are unpacked into a folder of the user's cache, once, and run from there: the system's stay as they are.

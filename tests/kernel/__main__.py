@@ -40,8 +40,8 @@ PYTEST = (
     "-p", "tests.kernel.instant_failures", "-p", "tests.kernel.begin_limit",
 )  # fmt: skip
 NOT_RUN = "The tests on the kernel's datapath are not run"
-TIMED_OUT = (124, 137)
-"""Exit codes of timeout(1) when it has ended a command."""
+TOO_SLOW = (124, 137, os.EX_TEMPFAIL)
+"""Exit codes of timeout(1) when it has ended a command, and of `tests.kernel.slowness`."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    if arguments.best_effort and status in TIMED_OUT:
+    if arguments.best_effort and status in TOO_SLOW:
         print(f"{NOT_RUN} to their end: this machine is too slow for them.")
         return 0
     return status
@@ -133,6 +133,7 @@ class Run:
                 "export PATH=/venv/bin:$PATH",
                 *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
                 f"modprobe -a {' '.join(MODULES)}",
+                *([f"{PATIENCE}=$(python -m tests.kernel.slowness ${PATIENCE})"] if self.best_effort else []),
                 f"exec {shlex.join(self._command())}",
                 "",
             ]
