@@ -120,10 +120,10 @@ class Followed(Timed):
         if any(session._desired is not None for session in self.sessions.values()):
             self._note("tables")
 
-    def _take_confirmations(self, session: Session) -> None:
+    def _process_confirmations(self, session: Session) -> None:
         """A switch has something: the changes that it is about are done, policies only when nothing waits."""
         confirmations = tuple(session._confirmations)
-        super()._take_confirmations(session)
+        super()._process_confirmations(session)
         now = time.monotonic()
         if "programmed" not in self._moments:
             return
@@ -142,7 +142,7 @@ class Followed(Timed):
         self._note("programmed")
         started = float(os.environ[STARTED])
         moments = {name: _ms(moment - started) for name, moment in self._moments.items()}
-        flows = [s.synced.program.counts()["total"] for s in self.sessions.values() if s.synced is not None]
+        flows = [s.confirmed.program.counts()["total"] for s in self.sessions.values() if s.confirmed is not None]
         self._write({"start": moments, "computing": _ms(self._computed), "rounds": self.progress.round, "flows": flows})
 
     def _classed(self) -> bool:

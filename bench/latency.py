@@ -90,7 +90,7 @@ def scenario(base: Cluster, rounds: int, report: Path) -> Callable[[Driven], Non
             told = {
                 "pods": len(base.pods),
                 "first": _shown(first),
-                "flows": next(iter(running.sessions.values())).synced.program.counts(),  # type: ignore[union-attr]
+                "flows": next(iter(running.sessions.values())).confirmed.program.counts(),  # type: ignore[union-attr]
                 "changes": {name: _summary(spent) for name, spent in taken.items()},
                 "saving_ms": _saving(running, report.parent),
             }
@@ -134,7 +134,7 @@ def _summary(taken: list[Spent]) -> dict[str, float]:
 
 def _saving(running: Driven, place: Path) -> float:
     file = StateFile(place / "state")
-    return median(milliseconds(lambda: file.save(running._reconciler.numbers.to_save())) for _ in range(SAVES))
+    return median(milliseconds(lambda: file.save(running._reconciler.durable_state.to_save())) for _ in range(SAVES))
 
 
 def main(pods: int, rounds: int) -> None:

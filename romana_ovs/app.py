@@ -4,7 +4,8 @@
     OvsdbWatch             -------------^             (the stages of each are in controller/reconciler.py)
 
 Sources, databases and sessions keep what is new and raise one flag. The work loop then takes all of it, runs a step of
-the reconciler, and programs the switches when their tables may have changed. After an error the tables do not change.
+the reconciler, and programs the switches when their tables may have changed. A step that fails sends nothing, a node
+that fails keeps its tables, and a pod or group that cannot be compiled is closed.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         session = self.sessions.get(datapath.id)
         if event.state == runtime.DEAD_DISPATCHER:
             if session is not None and session.channel.is_for(datapath):
-                self._take_confirmations(session)
+                self._process_confirmations(session)
                 del self.sessions[datapath.id]
                 session.on_disconnect()
         elif session is not None and (datapath.management or not session.management):
@@ -136,7 +137,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         else:
             former = session.pre_restart if session is not None else None
             if session is not None:
-                self._take_confirmations(session)
+                self._process_confirmations(session)
                 session.channel.close()
                 session.on_disconnect()
             session = self.sessions[datapath.id] = Session(Channel(datapath), self._flag, former)
@@ -171,7 +172,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return None if first is None else max(0.0, first - now)
 
     def _pass(self) -> None:
-        """Take what is new, compute, and program switches. After an error the tables stay as they are."""
+        """Take what is new, run a step, and program switches. A step that fails changes no tables."""
         now = time.monotonic()
         self._take_changes(now)
         attempted = self._compute_due
@@ -182,7 +183,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self._program(save)
             elif self._last_inputs is not None and self._last_inputs.programmed:
                 # As it was when the pass began: what came since is not counted yet.
-                self._finish(now)
+                self._announce_programmed(now)
             self._programmer.program_deferred()
             self._flow_restore.check(time.monotonic())
         except RomanaError as error:
@@ -212,7 +213,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 self.progress.on_change(read.noticed)
                 self._compute_due = True
         for session in self.sessions.values():
-            self._take_confirmations(session)
+            self._process_confirmations(session)
         ready = frozenset(session for session in self.sessions.values() if session.ready)
         if not ready <= self._ready_sessions:
             self._limits.check_now()
@@ -223,14 +224,14 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             self._compute_due, self._programmer.recompute_at = True, None
         self._compute_due |= self._retry_at is not None and now >= self._retry_at
 
-    def _take_confirmations(self, session: Session) -> None:
-        """Write the marks of confirmed tables to the bridge's database, and keep the acknowledgements."""
+    def _process_confirmations(self, session: Session) -> None:
+        """Queue the external_ids of confirmed tables for the bridge's database, and keep the acknowledgements."""
         bridge = self.bridge_index.by_dpid(session.channel.dpid)
         for confirmation in session.take_confirmations():
             if bridge is not None:
                 desired = confirmation.desired
                 self.progress.count_sent(bridge.node, confirmation.sent)
-                self._watches[self.bridge_index.remote_of[bridge.node]].note(bridge, desired.marks)
+                self._watches[self.bridge_index.remote_of[bridge.node]].queue_external_ids(bridge, desired.external_ids)
                 if desired.ack is not None:
                     self._acks.append((bridge.node, desired.ack))
 
@@ -245,11 +246,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
         def step() -> tuple[Outcome, Callable[[], None] | None]:
             outcome = self._reconciler.step(inputs, now)
-            return outcome, self._state.pending_save(self._reconciler.numbers) if outcome.computed else None
+            return outcome, self._state.pending_save(self._reconciler.durable_state) if outcome.computed else None
 
         try:
             # Waking a thread takes longer than a step that only takes note of confirmations.
-            outcome, save = self._programmer.offload.run(step) if self._reconciler.may_compute(inputs) else step()
+            outcome, save = self._programmer.offload.run(step) if self._reconciler.may_be_slow(inputs) else step()
         finally:
             self._note_snapshot()
         self._next_check = outcome.next_check
@@ -271,7 +272,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 node: Observed(session.sctp_ports, frozenset(at_limit.get(node, ())) - {COMMON})
                 for node, session in self._programmer.sessions_by_node.items()
             },
-            failing=self._tables_refused or bool(self._failures),
+            failing=self._any_session_failed or bool(self._failures),
             listed=not self.bridge_index.missing or now >= self._listing_deadline,
             due=self._compute_due,
         )
@@ -292,7 +293,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             self._warn_of_unclaimed_ports(self.cluster)
         self._programmer.program(number, generation, save)
 
-    def _finish(self, now: float) -> None:
+    def _announce_programmed(self, now: float) -> None:
         """When every switch has confirmed a change, send the event `programmed`, once."""
         programmed = self.progress.finish(self._programmer.expected, now)
         if programmed is None:
@@ -308,12 +309,14 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         expected, tables = self._programmer.expected.values(), self._programmer.tables
         if not expected or self._failures or self._reconciler.unsettled or tables.busy or not self.progress.current:
             return False
-        return all(session.synced is not None and session.synced.round == self.progress.round for session in expected)
+        return all(
+            session.confirmed is not None and session.confirmed.round == self.progress.round for session in expected
+        )
 
     # What the status socket shows.
 
     @property
-    def _tables_refused(self) -> bool:
+    def _any_session_failed(self) -> bool:
         """Whether a switch refuses its tables."""
         return any(session.state is SessionState.FAILED for session in self.sessions.values())
 
@@ -332,7 +335,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         for node in self._programmer.driven:
             bridge = self.bridge_index.bridges[node]
             watch = self._watches[self.bridge_index.remote_of[node]]
-            watch.note_problems(bridge, port_problems(unclaimed, reasons, bridge))
+            watch.queue_problems(bridge, port_problems(unclaimed, reasons, bridge))
 
     def _set_refused(self, problems: tuple[str, ...]) -> None:
         if problems == self.refused:

@@ -1,4 +1,6 @@
-"""Reconciles the cluster of an API server: computes numbers and views, and requests writes.
+"""Reconciles the cluster of an API server: updates registry and node agents, and requests writes.
+
+Views are made of it in each round, by `TableCompiler.compile`.
 
     ClusterCache -> Registry (while this process leads) -> Allocation, ClassSets -> agents of the driven nodes
                                                                                        -> NodeReports -> Registry
@@ -46,12 +48,12 @@ REPORT_SECONDS = 1.0
 
 
 class ApiReconciler:
-    """Registry (if this process `registers`) and node agents over the objects of an API server."""
+    """Registry (if this process `runs_registry`) and node agents over the objects of an API server."""
 
-    def __init__(self, settings: Settings, state: Mapping[str, Any] | None, *, registers: bool) -> None:
+    def __init__(self, settings: Settings, state: Mapping[str, Any] | None, *, runs_registry: bool) -> None:
         """Raises AddressError and InputError as `NodeAgents` does."""
         self.agents = NodeAgents(settings, state)
-        self.numbers: Durable = self.agents
+        self.durable_state: Durable = self.agents
         self.snapshot: ClusterSnapshot | None = None
         self.noticed = 0.0
         self.refused: tuple[str, ...] = ()
@@ -61,7 +63,9 @@ class ApiReconciler:
         self._cache = ClusterCache(settings)
         self._report_slot = WriteSlot(request_numbers)
         self.registry = (
-            RegistryController(settings, self.published, self._name, WriteSlot(request_numbers)) if registers else None
+            RegistryController(settings, self.published, self._name, WriteSlot(request_numbers))
+            if runs_registry
+            else None
         )
         self._policies = PolicyIndex()
         self._status_reporter = StatusReporter(self._cache)
@@ -83,10 +87,15 @@ class ApiReconciler:
         """The problems of numbers, reports and pods of the driven nodes, in sentences."""
         error = self._report_slot.error
         report_problems = [Problem(error, kind="NodeReport")] if error else []
-        leads = self.registry is not None and self.registry.leads
-        registry = (*self.registry.problems, *self._policies.problems) if self.registry is not None and leads else ()
-        numbers = dict.fromkeys((*self.published.problems, *registry, *report_problems))
-        return (*map(str, (*numbers, *self.agents.problems)), *filter(None, [self._status_error]))
+        registry_problems: tuple[Problem, ...] = ()
+        if self.registry is not None and self.registry.leads:
+            registry_problems = (*self.registry.problems, *self._policies.problems)
+        number_problems = dict.fromkeys((*self.published.problems, *registry_problems, *report_problems))
+        return (*map(str, (*number_problems, *self.agents.problems)), *filter(None, [self._status_error]))
+
+    @property
+    def _leads(self) -> bool:
+        return self.registry is not None and self.registry.leads
 
     @property
     def unsettled(self) -> bool:
@@ -98,12 +107,12 @@ class ApiReconciler:
         """A digest of the policies' versions in the last computation; empty before the first."""
         return self._policies_digest
 
-    def may_compute(self, inputs: Inputs) -> bool:
+    def may_be_slow(self, inputs: Inputs) -> bool:
         """True: every step compares the reports and statuses of all nodes and policies."""
         return True
 
     def step(self, inputs: Inputs, now: float) -> Outcome:
-        """Apply the messages of the Kubernetes process; compute numbers and views when any of them can change these.
+        """Apply the messages of the Kubernetes process; update registry and agents when any of them can change these.
 
         Raises EventsLost after an internal error in applying them, and whatever the computation raises: then the next
         step computes again.
@@ -133,8 +142,7 @@ class ApiReconciler:
     def status(self) -> Mapping[str, Any]:
         """Whether this process leads, and the revision of the numbers."""
         published = self.published.published
-        leads = self.registry is not None and self.registry.leads
-        return {"registry": {"leads": leads, "revision": published.revision if published is not None else 0}}
+        return {"registry": {"leads": self._leads, "revision": published.revision if published is not None else 0}}
 
     # What is new.
 
@@ -172,7 +180,7 @@ class ApiReconciler:
         return due
 
     def _apply_answers(self, received: tuple[object, ...], now: float) -> bool:
-        """Apply the results of writes and of the election, in the order in which they came: each is of one process."""
+        """Apply the results of writes and of the election, in the order in which they came."""
         due = False
         for message in received:
             if isinstance(message, ProcessStarted):
@@ -210,12 +218,11 @@ class ApiReconciler:
     def _next_computation(self, now: float) -> float | None:
         """When to compute again although nothing is new."""
         timeout = self._waiting_since + REGISTRY_TIMEOUT_SECONDS if self._waiting_since is not None else None
-        registry = self.registry.next_check(now) if self.registry is not None else None
-        return earliest(timeout if timeout is not None and timeout > now else None, registry)
+        next_check = self.registry.next_check(now) if self.registry is not None else None
+        return earliest(timeout if timeout is not None and timeout > now else None, next_check)
 
     def _next_step(self, now: float) -> float | None:
-        leads = self.registry is not None and self.registry.leads
-        statuses = self._status_reporter.next_report if leads else None
+        statuses = self._status_reporter.next_report if self._leads else None
         return earliest(self._compute_at, self._report_at, self._report_slot.retry_at(now), statuses)
 
     # What is written back.
@@ -247,7 +254,7 @@ class ApiReconciler:
 
     def _report_statuses(self, inputs: Inputs, now: float) -> None:
         """Send the changes of statuses, while this process leads."""
-        if self.registry is None or not self.registry.leads or self.snapshot is None:
+        if not self._leads or self.snapshot is None:
             return
         if not self._status_reporter.due(now):
             return
@@ -266,11 +273,11 @@ class ApiReconciler:
             self._status_reporter.programmed(self._versions)
         # While agents wait for the registry, a missing number is no problem yet.
         unallocated = () if self.agents.awaits_registry else self.agents.problems
-        registry = self.registry.problems if self.registry is not None else ()
+        registry_problems = self.registry.problems if self.registry is not None else ()
         return StatusInputs(
             snapshot=snapshot,
             published=self.published.published,
-            unallocated=tuple(dict.fromkeys((*unallocated, *registry))),
+            unallocated=tuple(dict.fromkeys((*unallocated, *registry_problems))),
             failing=inputs.failing,
             observed={report.node: report.observed for report in reports},
         )

@@ -28,7 +28,7 @@ def backend_of(
     if options.kubeconfig is not None:
         source = ApiSource() if options.kubeconfig == IN_CLUSTER else ApiSource(options.kubeconfig)
         process = Kubernetes(source, settings, flag, resources=resources_of(options.node))
-        return process, ApiReconciler(settings, state, registers=options.node is None)
+        return process, ApiReconciler(settings, state, runs_registry=options.node is None)
     if options.manifests is None:
         raise InputError.because("names no folder of manifests", field="[romana] manifests")
     manifests = Manifests(options.manifests, settings, flag, recursive=options.manifests_recursive)

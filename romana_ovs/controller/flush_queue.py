@@ -49,7 +49,7 @@ class FlushQueue:
 
         They cannot be flushed later, when the connections are the new pods'. Raises ConnectionLost.
         """
-        self.keep(pods)
+        self.cancel(pods)
         left = len(pods)
         for address, pod in pods.items():
             begun = self._clock()
@@ -67,11 +67,11 @@ class FlushQueue:
         self._pending |= {address: _zones(host, pod) for address, pod in pods.items()}
         excess = len(self._pending) - MAX_PENDING
         if excess > 0:
-            self.keep(list(self._pending)[:excess])
+            self.cancel(list(self._pending)[:excess])
             self._skip(excess, f"more than {MAX_PENDING} addresses wait")
 
-    def keep(self, addresses: Iterable[IPv4Address]) -> None:
-        """Do not flush these addresses any more: pods have them, or have them again."""
+    def cancel(self, addresses: Iterable[IPv4Address]) -> None:
+        """Cancel the flushes of these addresses: pods have them, or have them again."""
         for address in addresses:
             self._pending.pop(address, None)
 

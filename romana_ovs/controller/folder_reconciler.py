@@ -30,7 +30,7 @@ class FolderReconciler:
         """Raises AddressError and InputError as `Engine` does."""
         self._engine = Engine(settings, state)
         self.agents = self._engine.agents
-        self.numbers: Durable = self._engine
+        self.durable_state: Durable = self._engine
         uids = PodUids({key: endpoint.uid for key, endpoint in self._engine.agents.endpoints.items()})
         self._store = ManifestStore(settings, default_nodes=default_nodes, pod_uids=uids)
         self.snapshot: ClusterSnapshot | None = None
@@ -57,7 +57,7 @@ class FolderReconciler:
         """Whether a step of make-before-break waits for switches."""
         return self._engine.unsettled
 
-    def may_compute(self, inputs: Inputs) -> bool:
+    def may_be_slow(self, inputs: Inputs) -> bool:
         """Whether a step may take long: not when switches have confirmed, and no step of numbers waited for that."""
         if inputs.received or inputs.due or self._unapplied is not None or self.unsettled or self.snapshot is None:
             return True

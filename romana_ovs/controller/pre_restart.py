@@ -16,8 +16,8 @@ from typing import Protocol
 
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.objects import PodKey, same_uid
-from romana_ovs.switch.bridges import Bridge, Marks
-from romana_ovs.sync.attached_pods import AttachedPod, Owners
+from romana_ovs.switch.bridges import Bridge, BridgeExternalIds
+from romana_ovs.sync.attached_pods import AttachedPod, PodByAddress
 
 SURVIVAL_SECONDS = 8100.0
 """How long TCP may go on after a loss: past two hours, when Linux's keepalive makes the most silent end send."""
@@ -69,7 +69,7 @@ class PreRestartPods:
     def _determine(self, bridge: Bridge, pods_by_name: PodLookup, now: float) -> dict[PodKey, str]:
         ports = bridge.facts.pod_ports
         if not self.fresh:
-            self.lost_at = bridge.marks.lost_at
+            self.lost_at = bridge.external_ids.lost_at
             return {
                 pod: bridge.rows[pod]
                 for pod in ports
@@ -109,8 +109,8 @@ def reassigned_addresses(bridge: Bridge, pods_by_name: PodLookup) -> frozenset[I
 
 
 def _marked(bridge: Bridge, pods_by_name: PodLookup) -> Iterator[tuple[PodKey, IPv4Address, str, str]]:
-    """The pods with an address, their addresses and UIDs, and the marks of their ports."""
-    for pod, mark in bridge.marks.programmed.items():
+    """The pods with an address, their addresses and UIDs, and the external_ids of their ports."""
+    for pod, mark in bridge.external_ids.programmed.items():
         address = pods_by_name.address_of(pod)
         if address is not None:
             yield pod, address, pods_by_name.uid_of(pod), mark
@@ -122,12 +122,12 @@ def _is_of(mark: str, pod: PodKey, address: IPv4Address, uid: str) -> bool:
     return (name, marked_address) == (str(pod), str(address)) and same_uid(marked_uid, uid)
 
 
-def marks_of(bridge: Bridge, owners: Owners, lost_at: float | None) -> Marks:
-    """The marks of a bridge whose switch has just been programmed with the addresses of `owners`."""
+def external_ids_of(bridge: Bridge, pod_by_address: PodByAddress, lost_at: float | None) -> BridgeExternalIds:
+    """The external_ids of a bridge whose switch has just been programmed with the addresses of `pod_by_address`."""
     programmed = {
         pod: programmed_mark(pod, address, uid)
-        for address, (pod, uid) in owners.items()
+        for address, (pod, uid) in pod_by_address.items()
         if pod in bridge.facts.pod_ports and same_uid(bridge.facts.pod_ports[pod].uid, uid)
     }
-    lost_at = lost_at if lost_at is not None else bridge.marks.lost_at
-    return Marks(MappingProxyType(programmed), lost_at, rows=bridge.rows)
+    lost_at = lost_at if lost_at is not None else bridge.external_ids.lost_at
+    return BridgeExternalIds(MappingProxyType(programmed), lost_at, rows=bridge.rows)

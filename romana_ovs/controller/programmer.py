@@ -11,7 +11,7 @@ from functools import partial
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
 from romana_ovs.controller.offload import Offload
-from romana_ovs.controller.pre_restart import marks_of, programmed_pods, reassigned_addresses
+from romana_ovs.controller.pre_restart import external_ids_of, programmed_pods, reassigned_addresses
 from romana_ovs.controller.reconciler import Reconciler, earliest
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
@@ -121,19 +121,19 @@ class Programmer:
             bridge = self._bridges.bridges[node]
             datapath = DatapathRef(self._bridges.remote_of[node], bridge.datapath)
             self._limits.set_zones({node: BridgeZones(datapath, compiled.program.zones)}, self._bridges.bridges)
-            desired = self._rounds.desired(node, compiled, host)
-            session.set_desired(self._with_marks(desired, bridge, session))
+            desired = self._rounds.record_compiled(node, compiled, host)
+            session.set_desired(self._with_external_ids(desired, bridge, session))
 
-    def _with_marks(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
-        """`desired` with what the marks in the bridge's database say, and the marks to write there."""
+    def _with_external_ids(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
+        """`desired` with what the external_ids in the bridge's database say, and those to write there."""
         agents, pre_restart = self._reconciler.agents, session.pre_restart
         lost_at = pre_restart.lost_at if pre_restart is not None else None
         programmed = frozenset(programmed_pods(bridge, agents).values())
         return replace(
             desired,
-            programmed=programmed,
-            reassigned=reassigned_addresses(bridge, agents),
-            marks=marks_of(bridge, desired.owners, lost_at),
+            unchanged_addresses=programmed,
+            reassigned_addresses=reassigned_addresses(bridge, agents),
+            external_ids=external_ids_of(bridge, desired.pod_by_address, lost_at),
         )
 
     def _facts(self, bridge: Bridge) -> BridgeFacts:

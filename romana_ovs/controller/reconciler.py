@@ -101,7 +101,7 @@ class Reconciler(Protocol):
     """
 
     agents: NodeAgents
-    numbers: Durable
+    durable_state: Durable
     """The numbers that must be durable before flows use them."""
     snapshot: ClusterSnapshot | None
     """The cluster as last read; None before all of it is listed."""
@@ -118,7 +118,7 @@ class Reconciler(Protocol):
     def unsettled(self) -> bool:
         """Whether something waits for switches, or for the registry, within the time limit."""
 
-    def may_compute(self, inputs: Inputs) -> bool:
+    def may_be_slow(self, inputs: Inputs) -> bool:
         """Whether `step` may take long with these inputs. Otherwise it compares a few objects, in any thread."""
 
     def step(self, inputs: Inputs, now: float) -> Outcome:

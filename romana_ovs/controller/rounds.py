@@ -32,10 +32,19 @@ class Rounds:
         oldest = min(self._round_of.values(), default=number)
         self._rounds = {key: value for key, value in self._rounds.items() if key >= oldest}
 
-    def desired(self, node: str, compiled: Compiled, host: int) -> DesiredState:
-        """The desired state of the switch of `node` with host number `host`."""
+    def record_compiled(self, node: str, compiled: Compiled, host: int) -> DesiredState:
+        """Record that `node`, with host number `host`, has tables of a round; returns its switch's desired state.
+
+        Tables of a round that is forgotten by now, as those of a node that was away may be, are of generation 0, and
+        acknowledge nothing.
+        """
         self._round_of[node] = compiled.completed_round
         round_ = self._rounds.get(compiled.completed_round, Round(0, {}))
         return DesiredState(
-            compiled.completed_round, round_.generation, compiled.program, host, round_.acks.get(node), compiled.owners
+            compiled.completed_round,
+            round_.generation,
+            compiled.program,
+            host,
+            round_.acks.get(node),
+            compiled.pod_by_address,
         )

@@ -17,12 +17,12 @@ from romana_ovs.model.errors import SwitchError
 from romana_ovs.pipeline.compile import Program
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.switch.bridges import Marks
+from romana_ovs.switch.bridges import BridgeExternalIds
 from romana_ovs.switch.channel import Channel, ConnectionLost, NoAnswer, ReadBack, SwitchRefused
 from romana_ovs.sync.attached_pods import (
     AttachedPod,
     AttachedPodChanges,
-    Owners,
+    PodByAddress,
     attached_pod_changes,
     attached_pods,
     reassigned,
@@ -42,10 +42,10 @@ class DesiredState:
     """What a switch should have: the tables of a `round`, for the node with this `host` number.
 
     `generation` is the change of the cluster that the round is about; a change may take several rounds. `ack` is
-    what the node may report once the switch has it. `owners` are the pods whose addresses are in the tables. By the
-    marks in its bridge's database, `programmed` are addresses that were programmed for the pod that has them, so that
-    its connections are kept, and `reassigned` those that were programmed for another pod on the same port. `marks` are
-    to be written there once the switch has this state.
+    what the node may report once the switch has it. `pod_by_address` has the addresses in the tables. By
+    the external_ids in its bridge's database, `unchanged_addresses` were programmed for the pod that has them, so that
+    its connections are kept, and `reassigned_addresses` for another pod on the same port. `external_ids` are to be
+    written there once the switch has this state.
     """
 
     round: int
@@ -53,10 +53,10 @@ class DesiredState:
     program: Program
     host: int
     ack: PendingAck | None = None
-    owners: Owners = field(default_factory=lambda: MappingProxyType({}))
-    programmed: frozenset[IPv4Address] = frozenset()
-    reassigned: frozenset[IPv4Address] = frozenset()
-    marks: Marks = field(default_factory=Marks)
+    pod_by_address: PodByAddress = field(default_factory=lambda: MappingProxyType({}))
+    unchanged_addresses: frozenset[IPv4Address] = frozenset()
+    reassigned_addresses: frozenset[IPv4Address] = frozenset()
+    external_ids: BridgeExternalIds = field(default_factory=BridgeExternalIds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Session:
         """The pods that were attached before a restart of the switch; None until its flows have been read."""
         self.sctp_ports: bool | None = None
         """Whether the switch tracks SCTP by ports; None until it has answered."""
-        self.synced: DesiredState | None = None
+        self.confirmed: DesiredState | None = None
+        """What its switch has confirmed by the barrier; None until then, and while its flows are read again."""
         self.flushes = FlushQueue(channel)
         self._former = former
         self._flag = flag
@@ -128,13 +129,13 @@ class Session:
     def on_disconnect(self) -> None:
         """The connection has ended."""
         self.channel.on_disconnect()
-        self._step(SessionEvent.LOST)
+        self._transition(SessionEvent.LOST)
         self._wake.set()
 
     def run(self) -> None:
         """Program the switch until the connection ends; an error ends the connection, too."""
         try:
-            self._step(SessionEvent.CONNECTED)
+            self._transition(SessionEvent.CONNECTED)
             while self.state is not SessionState.DISCONNECTED:
                 self._try_to_advance()
         finally:
@@ -145,10 +146,10 @@ class Session:
             self._advance()
         except ConnectionLost:
             LOG.info("switch %s: disconnected", self.name)
-            self._step(SessionEvent.LOST)
+            self._transition(SessionEvent.LOST)
         except NoAnswer as error:
             self._fail((f"switch {self.name}: {error}; reconnecting",))
-            self._step(SessionEvent.LOST)
+            self._transition(SessionEvent.LOST)
         except SwitchRefused as error:
             self._fail(tuple(f"switch {self.name}: {text}" for text in str(error).split("; ")))
         except SwitchError as error:
@@ -160,51 +161,53 @@ class Session:
         elif self.state is SessionState.FAILED:
             self._wake.wait(self._retry_seconds)
             if self.state is SessionState.FAILED:
-                self._step(SessionEvent.RETRY)
+                self._transition(SessionEvent.RETRY)
         elif self._outstanding() is None and self.flushes.pending:
             self._wake.wait(self.flushes.flush_one())
-        elif self._outstanding() is not None or self._wake.wait():
+        else:
+            if self._outstanding() is None:
+                self._wake.wait()
             desired = self._outstanding()
             if desired is not None:
                 self._wake.clear()
-                self._step(SessionEvent.DESIRED)
+                self._transition(SessionEvent.DESIRED)
                 self._send(desired)
 
     def _outstanding(self) -> DesiredState | None:
-        return self._desired if self._desired is not self.synced else None
+        return self._desired if self._desired is not self.confirmed else None
 
     def _read(self) -> None:
         self.channel.prepare()
         read: ReadBack = self.channel.read()
-        self._actual, self._foreign, self._meters, self.synced = read.ours, read.foreign, read.meters, None
+        self._actual, self._foreign, self._meters, self.confirmed = read.ours, read.foreign, read.meters, None
         if self.pre_restart is None:
             if not self.management:
                 # A switch that waits for its flows returns no packets.
                 self.sctp_ports = self.channel.sctp_ports()
             former = self._former if read.ours else None
             self.pre_restart = former or PreRestartPods(attached_pods(read.ours.values()), fresh=not read.ours)
-        self._step(SessionEvent.READ)
+        self._transition(SessionEvent.READ)
 
     def _send(self, desired: DesiredState) -> None:
         diff = self._diff(desired)
         changes = attached_pod_changes(self._actual, diff)
         # Old connections of a pod's address are deleted before its first flow, its own after its last flow
         # (docs/hazards.md B13).
-        self.flushes.flush_now(desired.host, self._with_former_connections(desired, changes))
-        self.flushes.keep(changes.added)
+        self.flushes.flush_now(desired.host, self._addresses_to_flush(desired, changes))
+        self.flushes.cancel(changes.added)
         self.channel.send(diff)
         self.flushes.flush_later(desired.host, changes.removed)
         self._actual, self._meters = applied(self._actual, diff), desired.program.meters
-        self.synced = desired
+        self.confirmed = desired
         self._backoff.succeeded()
         self.problems = tuple(
-            f"switch {self.name}: a flow that is not ours stands in the place of {flow.table} {flow.match_text()}"
-            for flow in diff.blocked
+            f"switch {self.name}: a foreign flow already has the match and priority of {flow.table} {flow.match_text()}"
+            for flow in diff.conflicting_flows
         )
         self._confirmations.append(Confirmation(desired, diff.size))
-        self._step(SessionEvent.CONFIRMED)
+        self._transition(SessionEvent.CONFIRMED)
 
-    def _with_former_connections(
+    def _addresses_to_flush(
         self, desired: DesiredState, changes: AttachedPodChanges
     ) -> Mapping[IPv4Address, AttachedPod]:
         """The pods whose addresses may have connections of other pods.
@@ -212,10 +215,10 @@ class Session:
         That a switch has no flow of ours is no sign of it: the kernel's datapath keeps connections while ovs-vswitchd
         is restarted.
         """
-        added = {address: pod for address, pod in changes.added.items() if address not in desired.programmed}
-        other_owner: Collection[IPv4Address] = desired.reassigned
-        if self.synced is not None:
-            other_owner = reassigned(self.synced.owners, desired.owners)
+        added = {address: pod for address, pod in changes.added.items() if address not in desired.unchanged_addresses}
+        other_owner: Collection[IPv4Address] = desired.reassigned_addresses
+        if self.confirmed is not None:
+            other_owner = reassigned(self.confirmed.pod_by_address, desired.pod_by_address)
         attached = attached_pods(desired.program.flows.values()) if other_owner else {}
         return added | {address: attached[address] for address in other_owner if address in attached}
 
@@ -223,8 +226,8 @@ class Session:
         return replace(self._flow_diff(desired), meters=meter_diff(desired.program.meters, self._meters))
 
     def _flow_diff(self, desired: DesiredState) -> FlowDiff:
-        if self.synced is not None and not self._foreign:
-            changed = changed_sections(self.synced.program.sections, desired.program.sections)
+        if self.confirmed is not None and not self._foreign:
+            changed = changed_sections(self.confirmed.program.sections, desired.program.sections)
             if changed is not None:
                 return flow_diff(*changed)
         return flow_diff(desired.program.flows, self._actual, self._foreign)
@@ -235,8 +238,8 @@ class Session:
         for sentence in problems:
             LOG.error("%s", sentence)
         if self.state is not SessionState.DISCONNECTED:
-            self._step(SessionEvent.REFUSED)
+            self._transition(SessionEvent.REFUSED)
 
-    def _step(self, event: SessionEvent) -> None:
+    def _transition(self, event: SessionEvent) -> None:
         self.state = next_state(self.state, event)
         self._flag.set()

@@ -46,14 +46,14 @@ def nodes_status(
     rendered: dict[str, dict[str, Any]] = {}
     for name in sorted({*cluster.nodes, *bridges}):
         session = sessions.get(name)
-        synced = session.synced if session is not None else None
+        confirmed = session.confirmed if session is not None else None
         host = agents.host_number(name)
         rendered[name] = {
             "connected": session is not None,
             "state": session.state.value if session is not None else "disconnected",
             # While pods or rules wait for numbers another round of the same generation follows.
-            "synced_generation": None if synced is None else synced.generation - int(agents.awaits_registry),
-            "flows": synced.program.counts() if synced is not None else _NO_FLOWS,
+            "synced_generation": None if confirmed is None else confirmed.generation - int(agents.awaits_registry),
+            "flows": confirmed.program.counts() if confirmed is not None else _NO_FLOWS,
             "packet_ins": session.channel.packets_in if session is not None else 0,
             "sctp_ports": session.sctp_ports if session is not None else None,
             "full": list(at_limit.get(name, ())),

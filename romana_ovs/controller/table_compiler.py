@@ -17,7 +17,7 @@ from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, gro
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
 from romana_ovs.policy.view import LocalPod, NodePermissions, NodeView
-from romana_ovs.sync.attached_pods import Owners
+from romana_ovs.sync.attached_pods import PodByAddress
 
 LOG = logging.getLogger("romana_ovs")
 UNCHANGED = "node %s: its tables cannot be made; what is programmed stays"
@@ -25,11 +25,11 @@ UNCHANGED = "node %s: its tables cannot be made; what is programmed stays"
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The tables of a node, the last round that they have completely, and the pods by address (`owners`)."""
+    """The tables of a node, the last round that they have completely, and the pods by address (`pod_by_address`)."""
 
     program: Program
     completed_round: int
-    owners: Owners
+    pod_by_address: PodByAddress
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _Node:
     permissions: Derived[NodePermissions] = field(default_factory=Derived)
     program: Derived[Program] = field(default_factory=Derived)
     last: tuple[NodeView, NodePermissions, int] | None = None
-    owners: Derived[Owners] = field(default_factory=Derived)
+    pod_by_address: Derived[PodByAddress] = field(default_factory=Derived)
 
     @property
     def busy(self) -> bool:
@@ -172,8 +172,8 @@ class TableCompiler:
                 "node %s: more than namespace_flows for %s: what is beyond is left out", name, [*permissions.over]
             )
         self._over_limit[name] = permissions.over
-        owners = node.owners.get((view.pods,), _owners_of)
-        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), owners)
+        pod_by_address = node.pod_by_address.get((view.pods,), _pod_by_address)
+        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), pod_by_address)
 
     def _set_closed(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:
@@ -186,6 +186,6 @@ class TableCompiler:
         self.failures[node] = f"node {node}: {error}"
 
 
-def _owners_of(pods: tuple[LocalPod, ...]) -> Owners:
+def _pod_by_address(pods: tuple[LocalPod, ...]) -> PodByAddress:
     """The name and UID of the pod of each address."""
     return MappingProxyType({pod.address: (pod.key, pod.uid) for pod in pods})

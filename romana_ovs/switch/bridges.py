@@ -83,10 +83,10 @@ class BridgeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """What the controller notes in OVSDB: the pods whose ports were programmed, and when conntrack was last lost.
+class BridgeExternalIds:
+    """The external_ids that the controller writes: which pods' ports were programmed, when conntrack was last lost.
 
-    `problems` are the pods whose ports have a reason why nothing passes them. `rows` are the Interface rows that marks
+    `problems` are the pods whose ports have a reason why nothing passes them. `rows` are the Interface rows that those
     to be written are for: a pod may have another port by then.
     """
 
@@ -101,7 +101,7 @@ class Bridge:
     """A bridge of this controller: `facts` for the tables, and `warnings`, sentences that do not vary for one cause.
 
     `rows` are the UUIDs of the pods' Interface rows, which outlive the switch process. `datapath` is the type of its
-    datapath. Not part of equality are `marks`, what the controller noted in OVSDB, and `flow_restore_wait`, whether
+    datapath. Not part of equality are `external_ids`, what the controller wrote, and `flow_restore_wait`, whether
     ovs-vswitchd waits for its flows when it starts.
     """
 
@@ -111,7 +111,7 @@ class Bridge:
     rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
     datapath: str = KERNEL
-    marks: Marks = field(default_factory=Marks, compare=False)
+    external_ids: BridgeExternalIds = field(default_factory=BridgeExternalIds, compare=False)
     flow_restore_wait: bool = field(default=False, compare=False)
 
     @property
@@ -217,10 +217,10 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         superseded_ports=MappingProxyType(dict(sorted(ports.superseded.items()))),
     )
     lost_at = _seconds(row.external_ids.get(CONNTRACK_LOST, ""))
-    marks = Marks(MappingProxyType(ports.programmed), lost_at, MappingProxyType(ports.problems))
+    external_ids = BridgeExternalIds(MappingProxyType(ports.programmed), lost_at, MappingProxyType(ports.problems))
     warnings = tuple(sorted(ports.warnings))
     rows = MappingProxyType(ports.rows)
-    return Bridge(dpid, row.name, facts, rows, warnings, row.datapath, marks, row.flow_restore_wait)
+    return Bridge(dpid, row.name, facts, rows, warnings, row.datapath, external_ids, row.flow_restore_wait)
 
 
 def _seconds(text: str) -> float | None:

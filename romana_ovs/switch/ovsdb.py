@@ -21,7 +21,7 @@ from romana_ovs.flag import Flag
 from romana_ovs.model.bridge import CONNTRACK_LOST, POD_PROBLEM, POD_PROGRAMMED
 from romana_ovs.model.derived import DerivedMap
 from romana_ovs.model.objects import PodKey
-from romana_ovs.switch.bridges import Bridge, BridgeRow, ControllerRow, InterfaceRow, Marks
+from romana_ovs.switch.bridges import Bridge, BridgeExternalIds, BridgeRow, ControllerRow, InterfaceRow
 from romana_ovs.switch.wakeup import Wakeup
 from romana_ovs.switch.zone_limits import KERNEL
 
@@ -118,25 +118,25 @@ class OvsdbWatch:
         newest, self._newest = self._newest, None
         return newest
 
-    def note(self, bridge: Bridge, marks: Marks) -> None:
-        """Queues the notes of a bridge that its database does not have yet; does not wait.
+    def queue_external_ids(self, bridge: Bridge, external_ids: BridgeExternalIds) -> None:
+        """Queues the external_ids of a bridge that its database does not have yet; does not wait.
 
         A pod that has another port since gets none: that one is not programmed yet.
         """
         notes = {
-            ("Interface", marks.rows[pod], POD_PROGRAMMED): text
-            for pod, text in marks.programmed.items()
-            if bridge.marks.programmed.get(pod) != text
-            and pod in marks.rows
-            and marks.rows[pod] == bridge.rows.get(pod)
+            ("Interface", external_ids.rows[pod], POD_PROGRAMMED): text
+            for pod, text in external_ids.programmed.items()
+            if bridge.external_ids.programmed.get(pod) != text
+            and pod in external_ids.rows
+            and external_ids.rows[pod] == bridge.rows.get(pod)
         }
-        if marks.lost_at is not None and marks.lost_at != bridge.marks.lost_at:
-            notes["Bridge", bridge.name, CONNTRACK_LOST] = str(int(marks.lost_at))
+        if external_ids.lost_at is not None and external_ids.lost_at != bridge.external_ids.lost_at:
+            notes["Bridge", bridge.name, CONNTRACK_LOST] = str(int(external_ids.lost_at))
         self._queue(notes)
 
-    def note_problems(self, bridge: Bridge, problems: Mapping[PodKey, str]) -> None:
+    def queue_problems(self, bridge: Bridge, problems: Mapping[PodKey, str]) -> None:
         """Queues a note at each port of `problems`, and the removal of all others of this bridge; does not wait."""
-        before = bridge.marks.problems
+        before = bridge.external_ids.problems
         self._queue(
             {
                 ("Interface", bridge.rows[pod], POD_PROBLEM): problems.get(pod, "")

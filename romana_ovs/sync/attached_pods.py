@@ -25,7 +25,7 @@ from romana_ovs.pipeline.registers import (
 from romana_ovs.pipeline.tables import TABLES
 from romana_ovs.sync.diff import FlowDiff
 
-Owners = Mapping[IPv4Address, tuple[PodKey, str]]
+PodByAddress = Mapping[IPv4Address, tuple[PodKey, str]]
 """The name and UID of the pod with each address."""
 _ENDPOINT_PRIORITY = {
     table.name: rank.ENDPOINT
@@ -78,7 +78,7 @@ class AttachedPodChanges:
     removed: Mapping[IPv4Address, AttachedPod] = field(default_factory=dict)
 
 
-def reassigned(before: Owners, after: Owners) -> tuple[IPv4Address, ...]:
+def reassigned(before: PodByAddress, after: PodByAddress) -> tuple[IPv4Address, ...]:
     """The addresses whose pod changed, maybe on the same port. An unknown UID counts as unchanged."""
     return tuple(
         sorted(

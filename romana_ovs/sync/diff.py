@@ -26,14 +26,14 @@ SEND_ORDER = (Change.DELETE, Change.MODIFY, Change.ADD)
 class FlowDiff:
     """The changes that turn the actual flows into the desired ones, each sorted by table, priority and match.
 
-    `modify` has the new flows: OpenFlow's ADD replaces a flow of the same key. `blocked` are desired flows that are not
-    sent because a foreign flow has their key.
+    `modify` has the new flows: OpenFlow's ADD replaces a flow of the same key. `conflicting_flows` are desired flows
+    that are not sent because a foreign flow has their key.
     """
 
     add: tuple[Flow, ...] = ()
     modify: tuple[Flow, ...] = ()
     delete: tuple[Flow, ...] = ()
-    blocked: tuple[Flow, ...] = ()
+    conflicting_flows: tuple[Flow, ...] = ()
     meters: MeterDiff = MeterDiff()
 
     @property
@@ -56,10 +56,10 @@ def flow_diff(
     desired: Mapping[FlowKey, Flow], actual: Mapping[FlowKey, Flow], foreign: Set[FlowKey] = frozenset()
 ) -> FlowDiff:
     """The changes that turn `actual` (only our flows) into `desired`, except for keys of `foreign` flows."""
-    add, modify, blocked = [], [], []
+    add, modify, conflicting = [], [], []
     for key, flow in desired.items():
         if key in foreign:
-            blocked.append(flow)
+            conflicting.append(flow)
             continue
         current = actual.get(key)
         if current is None:
@@ -67,7 +67,7 @@ def flow_diff(
         elif current is not flow and current != flow:
             modify.append(flow)
     delete = [flow for key, flow in actual.items() if key not in desired]
-    return FlowDiff(_sorted(add), _sorted(modify), _sorted(delete), _sorted(blocked))
+    return FlowDiff(_sorted(add), _sorted(modify), _sorted(delete), _sorted(conflicting))
 
 
 def _sorted(flows: list[Flow]) -> tuple[Flow, ...]:

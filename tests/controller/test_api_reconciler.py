@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 
 def started(
-    server: MemoryServer, *nodes: str, leads: bool = True, registers: bool = True, deaf: bool = False
+    server: MemoryServer, *nodes: str, leads: bool = True, runs_registry: bool = True, deaf: bool = False
 ) -> ControllerProcess:
-    process = ControllerProcess(server, nodes=nodes, registers=registers, deaf=deaf)
+    process = ControllerProcess(server, nodes=nodes, runs_registry=runs_registry, deaf=deaf)
     process.start()
-    if leads and registers:
+    if leads and runs_registry:
         process.lead()
     process.settle()
     return process
@@ -84,7 +84,7 @@ def reason(process: ControllerProcess, condition: str = "Programmed") -> str:
 
 def test_a_report_is_stored_before_published_numbers_are_used() -> None:
     server = server_with_pods("a@n1")
-    registry, node = started(server), ControllerProcess(server, nodes=("n1",), registers=False)
+    registry, node = started(server), ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     node.look()
     assert node.reconciler.published.published is not None
@@ -97,7 +97,7 @@ def test_a_report_is_stored_before_published_numbers_are_used() -> None:
 
 def test_one_report_is_on_its_way_at_a_time() -> None:
     server = server_with_pods("a@n1")
-    registry, node = started(server), started(server, "n1", registers=False)
+    registry, node = started(server), started(server, "n1", runs_registry=False)
     settle([registry, node])
     for tier in ("web", "db"):
         put_pod(server, tier, "n1", tier=tier)
@@ -126,7 +126,7 @@ def test_programmed_policies_are_reported_once_a_second() -> None:
 
 def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
     server = server_with_pods("a@n1")
-    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node = ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     server.trouble = "NodeReport n1 cannot be written: 403"
     node.look()
@@ -140,7 +140,7 @@ def test_a_report_that_cannot_be_stored_is_a_problem_until_it_is() -> None:
 
 def test_a_report_over_another_version_is_written_again() -> None:
     server = server_with_pods("a@n1")
-    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node = ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     node.look()
     server.put(NODE_REPORTS, "n1", spec={}, status={"acknowledgedRevision": 99})
@@ -150,7 +150,7 @@ def test_a_report_over_another_version_is_written_again() -> None:
 
 def test_a_new_process_reports_without_the_old_ones_answer() -> None:
     server = server_with_pods("a@n1")
-    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node = ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     node.look()
     assert node.requests
@@ -326,7 +326,7 @@ def shared() -> tuple[MemoryServer, ControllerProcess, ControllerProcess, Contro
     server = server_with_pods("a@n1", "b@n2")
     put_policy(server)
     registry = ControllerProcess(server)
-    one, two = (ControllerProcess(server, nodes=(name,), registers=False) for name in ("n1", "n2"))
+    one, two = (ControllerProcess(server, nodes=(name,), runs_registry=False) for name in ("n1", "n2"))
     for process in (registry, one, two):
         process.start()
     registry.lead()
@@ -360,7 +360,10 @@ def test_a_policy_is_programmed_when_every_node_reports_it() -> None:
 def test_the_leader_s_own_bridge_counts_beside_those_of_others() -> None:
     server = server_with_pods("a@n1", "b@n2")
     put_policy(server)
-    leader, other = ControllerProcess(server, nodes=("n1",)), ControllerProcess(server, nodes=("n2",), registers=False)
+    leader, other = (
+        ControllerProcess(server, nodes=("n1",)),
+        ControllerProcess(server, nodes=("n2",), runs_registry=False),
+    )
     for process in (leader, other):
         process.start()
     leader.lead()

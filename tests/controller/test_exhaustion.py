@@ -42,7 +42,7 @@ def started(settings: Settings = TINY) -> tuple[MemoryServer, ControllerProcess,
     server = server_with_pods(settings=settings)
     server.put(NAMESPACES, "other")
     put(server, "other", "guest")
-    registry, node = ControllerProcess(server), ControllerProcess(server, nodes=("n1",), registers=False)
+    registry, node = ControllerProcess(server), ControllerProcess(server, nodes=("n1",), runs_registry=False)
     for process in (registry, node):
         process.start()
     registry.lead()

@@ -86,7 +86,7 @@ def test_an_address_that_has_a_pod_again_is_not_flushed_later() -> None:
     channel, queue = _queue(0.001)
     first, second, third = list(PODS)[:3]
     queue.flush_later(HOST, {address: PODS[address] for address in (first, second, third)})
-    queue.keep([first])
+    queue.cancel([first])
     queue.flush_now(HOST, {second: PODS[second]})
     queue.flush_one()
     assert queue.pending == 0

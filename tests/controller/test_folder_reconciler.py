@@ -54,9 +54,9 @@ class Steps:
         """A step with confirmations of the present view by these nodes."""
         acks = [(node, ack) for node in nodes if (ack := self.reconciler.pending_ack(node)) is not None]
         inputs = Inputs(acks=tuple(acks), awaited=awaited, bridges=NO_BRIDGES)
-        may_compute = self.reconciler.may_compute(inputs)
+        may_be_slow = self.reconciler.may_be_slow(inputs)
         outcome = self.reconciler.step(inputs, 1.0)
-        assert may_compute or not outcome.computed
+        assert may_be_slow or not outcome.computed
         return outcome
 
 
@@ -97,11 +97,11 @@ def test_an_unreadable_folder_leaves_the_cluster_in_force(steps: Steps) -> None:
 def test_confirmations_take_no_long_computation(steps: Steps) -> None:
     """They are handled beside the switches' messages (docs/hazards.md D10)."""
     confirmed = Inputs(awaited=BOTH, bridges=NO_BRIDGES)
-    assert not steps.reconciler.may_compute(confirmed)
-    assert steps.reconciler.may_compute(replace(confirmed, due=True))
-    assert steps.reconciler.may_compute(replace(confirmed, bridges={}))
-    assert steps.reconciler.may_compute(replace(confirmed, received=(FolderRead(InputError(), 0.0),)))
+    assert not steps.reconciler.may_be_slow(confirmed)
+    assert steps.reconciler.may_be_slow(replace(confirmed, due=True))
+    assert steps.reconciler.may_be_slow(replace(confirmed, bridges={}))
+    assert steps.reconciler.may_be_slow(replace(confirmed, received=(FolderRead(InputError(), 0.0),)))
     steps.write("policy", FROM_ROLE_A)
     steps.read()
-    assert steps.reconciler.may_compute(confirmed), "a step of make-before-break waits for them"
-    assert FolderReconciler(Settings(), None, default_nodes=2).may_compute(confirmed)
+    assert steps.reconciler.may_be_slow(confirmed), "a step of make-before-break waits for them"
+    assert FolderReconciler(Settings(), None, default_nodes=2).may_be_slow(confirmed)

@@ -9,14 +9,14 @@ from types import MappingProxyType
 from romana_ovs.controller.pre_restart import (
     SURVIVAL_SECONDS,
     PreRestartPods,
-    marks_of,
+    external_ids_of,
     programmed_mark,
     programmed_pods,
     reassigned_addresses,
 )
 from romana_ovs.model.bridge import BridgeFacts, PodPort
 from romana_ovs.model.objects import PodKey
-from romana_ovs.switch.bridges import Bridge, Marks
+from romana_ovs.switch.bridges import Bridge, BridgeExternalIds
 from romana_ovs.sync.attached_pods import AttachedPod
 
 OLD, NEW = PodKey("a/old"), PodKey("a/new")
@@ -39,8 +39,8 @@ PODS = FakePods()
 def bridge(*, datapath: str = "netdev", lost_at: float | None = None, noted: str = NOTED) -> Bridge:
     """Two pods, one of which was programmed before."""
     facts = BridgeFacts("node1", MappingProxyType({OLD: PodPort(1), NEW: PodPort(2)}))
-    marks = Marks(MappingProxyType({OLD: noted, NEW: ""}), lost_at)
-    return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, datapath=datapath, marks=marks)
+    external_ids = BridgeExternalIds(MappingProxyType({OLD: noted, NEW: ""}), lost_at)
+    return Bridge(1, "br-int", facts, {OLD: "row1", NEW: "row2"}, datapath=datapath, external_ids=external_ids)
 
 
 def pre_restart_pods(facts: BridgeFacts) -> set[PodKey]:
@@ -51,19 +51,21 @@ def test_programmed_pods_are_pre_restart_for_a_while() -> None:
     pre_restart = PreRestartPods({}, fresh=True)
     facts = pre_restart.marked_facts(bridge(), PODS, 1000.0)
     assert pre_restart_pods(facts) == {OLD} and facts.conntrack_lost
-    assert marks_of(bridge(), {}, pre_restart.lost_at).lost_at == 1000.0
+    assert external_ids_of(bridge(), {}, pre_restart.lost_at).lost_at == 1000.0
     later = pre_restart.marked_facts(bridge(), PODS, 1000.0 + SURVIVAL_SECONDS)
     assert pre_restart_pods(later) == set() and not later.conntrack_lost
 
 
 def test_marks_are_of_the_pods_in_the_tables_and_their_rows() -> None:
-    marks = marks_of(bridge(), {ADDRESS[OLD]: (OLD, "uid-1"), ADDRESS[NEW]: (PodKey("a/other"), "uid-2")}, None)
-    assert marks.programmed == {OLD: NOTED} and marks.rows == {OLD: "row1", NEW: "row2"}
+    external_ids = external_ids_of(
+        bridge(), {ADDRESS[OLD]: (OLD, "uid-1"), ADDRESS[NEW]: (PodKey("a/other"), "uid-2")}, None
+    )
+    assert external_ids.programmed == {OLD: NOTED} and external_ids.rows == {OLD: "row1", NEW: "row2"}
 
 
 def test_a_port_of_another_uid_is_not_marked() -> None:
     facts = BridgeFacts("node1", MappingProxyType({OLD: PodPort(1, uid="uid-9")}))
-    assert marks_of(replace(bridge(), facts=facts), {ADDRESS[OLD]: (OLD, "uid-1")}, None).programmed == {}
+    assert external_ids_of(replace(bridge(), facts=facts), {ADDRESS[OLD]: (OLD, "uid-1")}, None).programmed == {}
 
 
 def test_without_a_loss_no_pod_is_pre_restart() -> None:

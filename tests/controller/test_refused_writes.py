@@ -16,7 +16,7 @@ def test_a_refused_report_is_tried_again_after_a_pause() -> None:
     """docs/hazards.md C3 and C8."""
     server = server_with_pods("a@n1")
     server.trouble = "forbidden"
-    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node = ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     node.look()
     [first] = writes_of(node)
@@ -64,7 +64,7 @@ def jobs_in(process: ControllerProcess, seconds: float) -> int:
 
 def test_a_report_that_is_too_late_is_not_repeated() -> None:
     server = server_with_pods("a@n1")
-    node = ControllerProcess(server, nodes=("n1",), registers=False)
+    node = ControllerProcess(server, nodes=("n1",), runs_registry=False)
     node.start()
     node.look()
     server.watching.clear()

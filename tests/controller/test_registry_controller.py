@@ -209,7 +209,7 @@ def test_a_new_process_awaits_no_answer_to_the_old_one() -> None:
 def test_a_node_that_stays_away_is_waited_for_only_so_long() -> None:
     server = server_with_pods("a@n1", "b@n2")
     here = leading(server, "n1")
-    lagging = ControllerProcess(server, nodes=("n2",), registers=False)
+    lagging = ControllerProcess(server, nodes=("n2",), runs_registry=False)
     lagging.start()
     settle([here, lagging])
     server.watching.remove(lagging)
@@ -238,7 +238,7 @@ def reporting() -> tuple[MemoryServer, ControllerProcess, ControllerProcess]:
     """A server, a registry that drives n1, and the controller of n2; both nodes have reported."""
     server = server_with_pods("a@n1", "b@n2")
     here = leading(server, "n1")
-    there = ControllerProcess(server, nodes=("n2",), registers=False)
+    there = ControllerProcess(server, nodes=("n2",), runs_registry=False)
     there.start()
     settle([here, there])
     assert server.names(NODE_REPORTS) == ["n1", "n2"]

@@ -28,7 +28,7 @@ class Node:
     versions: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.reconciler = ApiReconciler(Settings(), None, registers=False)
+        self.reconciler = ApiReconciler(Settings(), None, runs_registry=False)
         listing: list[object] = []
         for resource in (*CLUSTER, *RESOURCES):
             updates = (update_of_node("n1"),) if resource == NODES else ()

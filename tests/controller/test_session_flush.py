@@ -22,7 +22,7 @@ from romana_ovs.pipeline.registers import LOCAL, OUT_PORT, PKT_DESTINATION
 from romana_ovs.pipeline.zones import common_zone, zone
 from romana_ovs.policy.view import Origin
 from romana_ovs.switch.channel import Channel
-from romana_ovs.sync.attached_pods import Owners
+from romana_ovs.sync.attached_pods import PodByAddress
 from tests.support.fake_channel import FakeChannel
 
 assert runtime.OFP_VERSION == 6, "Ryu's modules can be imported in its own order alone: runtime comes first"
@@ -46,11 +46,17 @@ def _desired(
     *pods: tuple[IPv4Address, int],
     programmed: Iterable[IPv4Address] = (),
     reassigned: Iterable[IPv4Address] = (),
-    owners: Owners = MappingProxyType({}),
+    owners: PodByAddress = MappingProxyType({}),
 ) -> DesiredState:
     program = Program({"pods": tuple(_flows(*pods).values())}, {})
     return DesiredState(
-        1, 1, program, HOST, owners=owners, programmed=frozenset(programmed), reassigned=frozenset(reassigned)
+        1,
+        1,
+        program,
+        HOST,
+        pod_by_address=owners,
+        unchanged_addresses=frozenset(programmed),
+        reassigned_addresses=frozenset(reassigned),
     )
 
 
@@ -63,7 +69,7 @@ def _asked(before: Mapping[FlowKey, Flow], *desired: DesiredState) -> list[objec
         session.set_desired(state)
         for _ in range(10):
             eventlet.sleep(0)
-        assert session.synced is state
+        assert session.confirmed is state
     session.on_disconnect()
     thread.wait()
     return channel.asked

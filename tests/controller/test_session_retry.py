@@ -42,6 +42,6 @@ def test_a_session_outlives_any_number_of_refusals() -> None:
     session.set_desired(desired)
     for _ in range(10):
         eventlet.sleep(0)
-    assert session.synced is desired and session.problems == ()
+    assert session.confirmed is desired and session.problems == ()
     session.on_disconnect()
     thread.wait()

@@ -40,7 +40,7 @@ def stumbles(function):
 
 table_compiler.compile_node = stumbles(table_compiler.compile_node)
 app.RomanaOvs._step = stumbles(app.RomanaOvs._step)
-app.RomanaOvs._finish = stumbles(app.RomanaOvs._finish)
+app.RomanaOvs._announce_programmed = stumbles(app.RomanaOvs._announce_programmed)
 sys.exit(main(["controller", *sys.argv[1:]]))
 """
 

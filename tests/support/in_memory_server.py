@@ -155,7 +155,7 @@ class ControllerProcess:
 
     server: MemoryServer
     nodes: Collection[str] = ()
-    registers: bool = True
+    runs_registry: bool = True
     deaf: bool = False
     now: float = 1000.0
     leads: bool = False
@@ -169,7 +169,7 @@ class ControllerProcess:
     next_check: float | None = None
 
     def __post_init__(self) -> None:
-        self.reconciler = ApiReconciler(self.server.settings, None, registers=self.registers)
+        self.reconciler = ApiReconciler(self.server.settings, None, runs_registry=self.runs_registry)
         self.agents = self.reconciler.agents
 
     def start(self) -> None:

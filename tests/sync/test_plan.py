@@ -49,7 +49,7 @@ def test_keys_of_foreign_flows_are_never_sent(
     ours = {key: flow for key, flow in actual.items() if key not in foreign}
     done = flow_diff(desired, ours, foreign)
     assert not {flow.key for _, flow in done.ordered()} & foreign
-    assert {flow.key for flow in done.blocked} == desired.keys() & foreign
+    assert {flow.key for flow in done.conflicting_flows} == desired.keys() & foreign
 
 
 @given(maps, maps)
