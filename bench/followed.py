@@ -110,7 +110,7 @@ class Followed(Timed):
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         start = time.monotonic()
         outcome, save = super()._step(now)
-        self._computed += (time.monotonic() - start) * outcome.computed
+        self._computed += (time.monotonic() - start) * outcome.views_changed
         return outcome, save
 
     def _program(self, save: Callable[[], None] | None) -> None:

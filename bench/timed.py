@@ -113,7 +113,7 @@ class Timed(app.RomanaOvs):
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         start = time.perf_counter()
         outcome, save = super()._step(now)
-        if outcome.computed:
+        if outcome.views_changed:
             Clock.spent.computing += since(start)
         return outcome, save
 

@@ -21,12 +21,13 @@ from romana_ovs.backoff import Backoff
 from romana_ovs.controller.backend import backend_of
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import ConntrackLimits
+from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.flow_restore import FlowRestore
 from romana_ovs.controller.gc_freeze import GcFreeze
 from romana_ovs.controller.host_checks import HostChecks
 from romana_ovs.controller.programmer import Programmer
 from romana_ovs.controller.progress import Progress
-from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
+from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome
 from romana_ovs.controller.session import Session
 from romana_ovs.controller.state_saver import StateSaver
 from romana_ovs.controller.status import PortClaim, nodes_status, pods_status, port_problems, unclaimed_ports
@@ -156,7 +157,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _seconds_to_wait(self) -> float | None:
         """How long to wait for the flag at most; None without a limit."""
-        if self._programmer.ready_for_deferred:
+        if self._programmer.ready_for_postponed:
             return 0.0
         now = time.monotonic()
         listing_deadline = (
@@ -178,13 +179,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         attempted = self._compute_due
         try:
             outcome, save = self._step(now)
-            if outcome.computed:
+            if outcome.views_changed:
                 attempted, self._compute_due, self._failure = True, False, ""
                 self._program(save)
-            elif self._last_inputs is not None and self._last_inputs.programmed:
+            elif self._last_inputs is not None and self._last_inputs.all_confirmed:
                 # As it was when the pass began: what came since is not counted yet.
                 self._announce_programmed(now)
-            self._programmer.program_deferred()
+            self._programmer.program_postponed()
             self._flow_restore.check(time.monotonic())
         except RomanaError as error:
             if isinstance(error, EventsLost):
@@ -238,15 +239,15 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         """Run a step of the reconciler, if anything is new; returns its outcome, and a function that saves numbers."""
         inputs = self._inputs(now)
-        current = replace(inputs, received=(), acks=(), due=False)
+        current = replace(inputs, received=(), acks=(), resync=False)
         check_due = self._next_check is not None and now >= self._next_check
-        if not (inputs.received or inputs.acks or inputs.due or check_due) and current == self._last_inputs:
+        if not (inputs.received or inputs.acks or inputs.resync or check_due) and current == self._last_inputs:
             return Outcome(next_check=self._next_check), None
         self._last_inputs, self._next_check = current, None
 
         def step() -> tuple[Outcome, Callable[[], None] | None]:
             outcome = self._reconciler.step(inputs, now)
-            return outcome, self._state.pending_save(self._reconciler.durable_state) if outcome.computed else None
+            return outcome, self._state.pending_save(self._reconciler.durable_state) if outcome.views_changed else None
 
         try:
             # Waking a thread takes longer than a step that only takes note of confirmations.
@@ -264,7 +265,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         return Inputs(
             received=self._source.receive(),
             acks=acks,
-            programmed=self._programmed,
+            all_confirmed=self._programmed,
             bridges=self.bridge_index.bridges,
             driven=self._programmer.driven,
             awaited=self._programmer.awaited,
@@ -273,8 +274,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 for node, session in self._programmer.sessions_by_node.items()
             },
             failing=self._any_session_failed or bool(self._failures),
-            listed=not self.bridge_index.missing or now >= self._listing_deadline,
-            due=self._compute_due,
+            synced=not self.bridge_index.missing or now >= self._listing_deadline,
+            resync=self._compute_due,
         )
 
     def _note_snapshot(self) -> None:
@@ -283,11 +284,11 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if snapshot is not None and snapshot.cluster is not self.cluster:
             self.cluster = snapshot.cluster
             self.progress.on_change(self._reconciler.noticed)
-        self._set_refused(self._reconciler.refused)
+        self._set_refused(self._reconciler.object_problems)
 
     def _program(self, save: Callable[[], None] | None) -> None:
         """Begin a round: compile the tables of what was just computed, and hand them to the sessions."""
-        self._programmer.tables.failures.clear()
+        self._programmer.compiler.failures.clear()
         number, generation = self.progress.next_round(), self.progress.generation
         if self.cluster is not None:
             self._warn_of_unclaimed_ports(self.cluster)
@@ -295,7 +296,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
 
     def _announce_programmed(self, now: float) -> None:
         """When every switch has confirmed a change, send the event `programmed`, once."""
-        programmed = self.progress.finish(self._programmer.expected, now)
+        programmed = self.progress.finish(self._programmer.programmable, now)
         if programmed is None:
             return
         if self._status_server is not None:
@@ -306,11 +307,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     @property
     def _programmed(self) -> bool:
         """Whether every switch has confirmed the latest change."""
-        expected, tables = self._programmer.expected.values(), self._programmer.tables
-        if not expected or self._failures or self._reconciler.unsettled or tables.busy or not self.progress.current:
+        sessions = self._programmer.programmable.values()
+        if not sessions or self._failures or self._reconciler.unsettled or not self.progress.current:
+            return False
+        if self._programmer.compiler.nodes_with_postponed:
             return False
         return all(
-            session.confirmed is not None and session.confirmed.round == self.progress.round for session in expected
+            session.confirmed is not None and session.confirmed.round == self.progress.round for session in sessions
         )
 
     # What the status socket shows.
@@ -323,7 +326,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     @property
     def _failures(self) -> tuple[str, ...]:
         """The errors of the last computation, in sentences."""
-        return tuple(filter(None, (self._failure, *self._programmer.tables.failures.values())))
+        return tuple(filter(None, (self._failure, *self._programmer.compiler.failures.values())))
 
     def _warn_of_unclaimed_ports(self, cluster: Cluster) -> None:
         """Log each port that is not that of its pod once, and note at the port why nothing passes it."""
@@ -352,7 +355,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         """The state as the status socket shows it; None during a computation."""
         if self._programmer.offload.busy:
             return None
-        bridges, tables = self.bridge_index.bridges, self._programmer.tables
+        bridges, tables = self.bridge_index.bridges, self._programmer.compiler
         cluster = self.cluster if self.cluster is not None else Cluster()
         problems = [
             *self._source.problems,

@@ -17,9 +17,10 @@ from collections.abc import Collection, Mapping
 from itertools import count
 from typing import Any
 
+from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import PublishedStore
-from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome, earliest
+from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome
 from romana_ovs.controller.registry import RegistryController
 from romana_ovs.controller.state_saver import Durable
 from romana_ovs.controller.status_reporter import StatusInputs, StatusReporter, Versions, digest
@@ -56,7 +57,7 @@ class ApiReconciler:
         self.durable_state: Durable = self.agents
         self.snapshot: ClusterSnapshot | None = None
         self.noticed = 0.0
-        self.refused: tuple[str, ...] = ()
+        self.object_problems: tuple[str, ...] = ()
         self.published = PublishedStore()
         request_numbers = count(1)
         self._name = _unique_name()
@@ -121,8 +122,8 @@ class ApiReconciler:
             due = self._apply_inputs(inputs, now)
         except Exception as error:
             raise EventsLost(f"messages of the Kubernetes process cannot be applied: {error!r}") from error
-        due |= inputs.due or self._retry or (self._compute_at is not None and now >= self._compute_at)
-        computed = due and self.snapshot is not None and inputs.listed
+        due |= inputs.resync or self._retry or (self._compute_at is not None and now >= self._compute_at)
+        computed = due and self.snapshot is not None and inputs.synced
         if self.snapshot is not None and computed:
             self._retry = True
             self._compute(self.snapshot.cluster, inputs.driven, now)
@@ -148,7 +149,7 @@ class ApiReconciler:
 
     def _apply_inputs(self, inputs: Inputs, now: float) -> bool:
         """Apply `inputs`; returns whether numbers and agents are to be computed."""
-        if inputs.programmed and not self._others_drive_nodes():
+        if inputs.all_confirmed and not self._others_drive_nodes():
             self._status_reporter.programmed(self._versions)
         for node, ack in inputs.acks:
             self.agents.on_programmed(node, ack)
@@ -176,7 +177,7 @@ class ApiReconciler:
                 )
                 due = True
             self.snapshot = snapshot
-            self.refused = tuple(map(str, snapshot.problems))
+            self.object_problems = tuple(map(str, snapshot.problems))
         return due
 
     def _apply_answers(self, received: tuple[object, ...], now: float) -> bool:

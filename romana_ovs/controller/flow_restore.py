@@ -54,7 +54,7 @@ class RestorableSwitches(Protocol):
         """The sessions of connected switches, by node."""
 
     @property
-    def expected(self) -> Mapping[str, RestoreSession]:
+    def programmable(self) -> Mapping[str, RestoreSession]:
         """Those of nodes that have tables."""
 
 
@@ -120,7 +120,7 @@ class FlowRestore:
             if node not in sessions and node not in self._faults:
                 self._faults[node] = ""
                 eventlet.spawn(self._connect, node)
-        expected = self._switches.expected
+        expected = self._switches.programmable
         programmed = [expected[node].idle for node in nodes if node in expected]
         if not (programmed and all(programmed) and all(node in sessions for node in nodes)):
             self._end_at.pop(remote, None)

@@ -35,7 +35,7 @@ class FolderReconciler:
         self._store = ManifestStore(settings, default_nodes=default_nodes, pod_uids=uids)
         self.snapshot: ClusterSnapshot | None = None
         self.noticed = 0.0
-        self.refused: tuple[str, ...] = ()
+        self.object_problems: tuple[str, ...] = ()
         self._unapplied: FolderRead | None = None
         self._content: FolderContent | None = None
         self._observed: Mapping[PodKey, str] = {}
@@ -59,7 +59,7 @@ class FolderReconciler:
 
     def may_be_slow(self, inputs: Inputs) -> bool:
         """Whether a step may take long: not when switches have confirmed, and no step of numbers waited for that."""
-        if inputs.received or inputs.due or self._unapplied is not None or self.unsettled or self.snapshot is None:
+        if inputs.received or inputs.resync or self._unapplied is not None or self.unsettled or self.snapshot is None:
             return True
         cluster = self.snapshot.cluster
         observed = self._content is None or self._observed_inputs.same((cluster, inputs.bridges))
@@ -70,11 +70,11 @@ class FolderReconciler:
 
         Raises InputError, and changes nothing, when the settings ask for another address plan.
         """
-        due = inputs.due
+        due = inputs.resync
         for node, ack in inputs.acks:
             due |= self._engine.on_programmed(node, ack)
         self._apply(inputs.received)
-        if self.snapshot is None or not inputs.listed:
+        if self.snapshot is None or not inputs.synced:
             return Outcome()
         cluster = self._with_observed_nodes(self.snapshot, inputs.bridges, now).cluster
         # A switch that was waited for may have gone, or refuse its tables: nobody waits for it any longer.
@@ -83,7 +83,7 @@ class FolderReconciler:
         if computed:
             self._engine.step(cluster, inputs.awaited)
             self._computed_for, self._awaited = cluster, inputs.awaited
-        return Outcome(computed=computed)
+        return Outcome(views_changed=computed)
 
     def pending_ack(self, node: str) -> PendingAck | None:
         """What `node` may report once its switch has the present view."""
@@ -109,7 +109,7 @@ class FolderReconciler:
             self._set_snapshot(snapshot, read.noticed)
         except InputError as error:
             self._unreadable = True
-            self.refused = tuple(str(problem) for problem in error.problems)
+            self.object_problems = tuple(str(problem) for problem in error.problems)
         self._unapplied = None
 
     def _with_observed_nodes(
@@ -136,4 +136,4 @@ class FolderReconciler:
     def _set_snapshot(self, snapshot: ClusterSnapshot, noticed: float) -> None:
         self.snapshot, self.noticed = snapshot, noticed
         if not self._unreadable:
-            self.refused = tuple(str(problem) for problem in snapshot.problems)
+            self.object_problems = tuple(str(problem) for problem in snapshot.problems)

@@ -1,6 +1,6 @@
-"""Decides which groups are compiled in this round and which wait, so that large groups do not delay other changes.
+"""Decides which groups are compiled in this round and which are postponed, so that large ones do not delay others.
 
-Most changes are a few flows. When a group changes that takes thousands, it is deferred: its previous flows stay (a pod
+Most changes are a few flows. When a group changes that takes thousands, it is postponed: its previous flows stay (a pod
 keeps the groups that it had; a pod without any is allowed nothing). Deferred groups are compiled one at a time, after
 all other changes have been sent, and one after each round, so that neither kind starves.
 """
@@ -47,9 +47,9 @@ class _PodGroups:
 
 @dataclass(slots=True)
 class GroupQueue:
-    """The groups of one node. `deferred` are those to compile later, each with the namespace of its pods."""
+    """The groups of one node. `postponed` are those to compile later, each with the namespace of its pods."""
 
-    deferred: dict[GroupKey, str] = field(default_factory=dict)
+    postponed: dict[GroupKey, str] = field(default_factory=dict)
     _desired: Mapping[GroupKey, Group] = field(default_factory=dict)
     _members: Mapping[PodKey, Membership] = field(default_factory=dict)
     _installed: dict[GroupKey, _InstalledGroup] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class GroupQueue:
     def select(
         self, view: NodeView, permissions: NodePermissions, number: int, *, extra: GroupKey | None = None
     ) -> NodePermissions:
-        """The permissions to compile in round `number`: the given ones, with deferred groups in their previous version.
+        """The permissions to compile in round `number`: those given, with postponed groups in their previous version.
 
-        `extra` is a group that is not deferred, however large. While the tables have no groups, none is deferred.
+        `extra` is a group that is not postponed, however large. While the tables have no groups, none is postponed.
         """
         desired = self._desired = _by_key(permissions)
         self._members = permissions.members
@@ -70,39 +70,39 @@ class GroupQueue:
         namespaces = _namespaces_of_groups(view, permissions) if new else {}
         selected = self._select_new({name: desired[name] for name in new}, namespaces, extra)
         before, self._installed = self._installed, dict(self._installed)
-        self.deferred = {name: namespaces.get(name, "") for name in new if name not in selected}
+        self.postponed = {name: namespaces.get(name, "") for name in new if name not in selected}
         for name, group in desired.items():
-            if name not in self.deferred:
+            if name not in self.postponed:
                 self._installed[name] = _InstalledGroup(group, number)
         to_compile = (
-            permissions if not self.deferred else self._installed_permissions(view, permissions, desired, before)
+            permissions if not self.postponed else self._installed_permissions(view, permissions, desired, before)
         )
         self._record(view, to_compile)
         return to_compile
 
-    def next_deferred(self) -> GroupKey | None:
+    def next_postponed(self) -> GroupKey | None:
         """The next group to compile: of the namespace with a turn longest ago, the one with the oldest rows."""
-        if not self.deferred:
+        if not self.postponed:
             return None
         name = min(
-            self.deferred,
+            self.postponed,
             key=lambda name: (
-                self._last_turn.get(self.deferred[name], 0),
+                self._last_turn.get(self.postponed[name], 0),
                 self._installed[name].desired_in if name in self._installed else 0,
                 name,
             ),
         )
         self._turn += 1
-        deferred_namespaces = set(self.deferred.values())
+        postponed_namespaces = set(self.postponed.values())
         self._last_turn = {
-            namespace: turn for namespace, turn in self._last_turn.items() if namespace in deferred_namespaces
+            namespace: turn for namespace, turn in self._last_turn.items() if namespace in postponed_namespaces
         }
-        self._last_turn[self.deferred[name]] = self._turn
+        self._last_turn[self.postponed[name]] = self._turn
         return name
 
-    def deferred_group(self, name: GroupKey) -> Group | None:
-        """The deferred group of this key; None when it is not deferred any more."""
-        return self._desired.get(name) if name in self.deferred else None
+    def postponed_group(self, name: GroupKey) -> Group | None:
+        """The postponed group of this key; None when it is not postponed any more."""
+        return self._desired.get(name) if name in self.postponed else None
 
     def pods_of(self, name: GroupKey) -> frozenset[PodKey]:
         """The pods that should be in the group of this key."""
@@ -112,10 +112,10 @@ class GroupQueue:
         )
 
     def still_needs(self, name: GroupKey, pods: frozenset[PodKey]) -> bool:
-        """Whether some of `pods`, which an earlier round put into that group, still wait for a deferred group."""
+        """Whether some of `pods`, which an earlier round put into that group, still wait for a postponed group."""
         servers = name[0]
         return any(
-            (servers, groups.server if servers else groups.client) in self.deferred
+            (servers, groups.server if servers else groups.client) in self.postponed
             for key in pods
             if (groups := self._members.get(key)) is not None
         )
@@ -135,7 +135,7 @@ class GroupQueue:
         """The last round, at most `number`, whose groups the tables have completely."""
         return (
             min((installed.desired_in for installed in self._installed.values()), default=number)
-            if self.deferred
+            if self.postponed
             else number
         )
 
@@ -166,7 +166,7 @@ class GroupQueue:
         desired: Mapping[GroupKey, Group],
         before: Mapping[GroupKey, _InstalledGroup],
     ) -> NodePermissions:
-        """The permissions with deferred groups in their installed version."""
+        """The permissions with postponed groups in their installed version."""
         usable = {
             name
             for name, installed in self._installed.items()

@@ -10,9 +10,10 @@ from functools import partial
 
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
+from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.offload import Offload
 from romana_ovs.controller.pre_restart import external_ids_of, programmed_pods, reassigned_addresses
-from romana_ovs.controller.reconciler import Reconciler, earliest
+from romana_ovs.controller.reconciler import Reconciler
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
 from romana_ovs.controller.table_compiler import Compiled, TableCompiler
@@ -25,12 +26,21 @@ LOG = logging.getLogger("romana_ovs")
 
 
 class Programmer:
-    """The bridges that this process drives (all, or only that of `node`), and the sessions of their switches."""
+    """Compiles and hands out the tables of the bridges that this process programs: all, or only that of `node`.
+
+    It keeps the sessions of all connected switches. The sets of nodes, each a part of the one before it:
+
+    - `driven`: this process programs their bridges, connected or not;
+    - `programmable`: connected, with a host number, and with conntrack zones of their own;
+    - `awaited`: those of them that have not refused their tables, so that make-before-break waits for them.
+
+    A programmable node whose flows have been read (`Session.ready`) gets tables in each round.
+    """
 
     def __init__(self, reconciler: Reconciler, bridges: BridgeIndex, limits: ConntrackLimits, node: str | None) -> None:
         self.sessions: dict[int, Session] = {}
         """The sessions of all connected switches, by datapath id."""
-        self.tables = TableCompiler()
+        self.compiler = TableCompiler()
         self.zone_conflicts: Mapping[str, str] = {}
         """A sentence for each node whose conntrack zones another bridge of its switch has; it is not programmed."""
         self.recompute_at: float | None = None
@@ -59,7 +69,7 @@ class Programmer:
         return {node: self.sessions[bridge.dpid] for node, bridge in bridges.items() if bridge.dpid in self.sessions}
 
     @property
-    def expected(self) -> dict[str, Session]:
+    def programmable(self) -> dict[str, Session]:
         """The sessions of nodes that have a host number, by node: their switches should have every round."""
         agents = self._reconciler.agents
         return {
@@ -71,49 +81,51 @@ class Programmer:
     @property
     def awaited(self) -> frozenset[str]:
         """The nodes whose switches make-before-break waits for: those that have not refused their tables."""
-        return frozenset(node for node, session in self.expected.items() if session.state is not SessionState.FAILED)
+        return frozenset(
+            node for node, session in self.programmable.items() if session.state is not SessionState.FAILED
+        )
 
     @property
-    def ready_for_deferred(self) -> list[str]:
-        """The nodes with deferred groups whose switches have confirmed everything sent."""
-        busy = self.tables.busy
-        return [node for node, session in self._ready().items() if node in busy and session.idle]
+    def ready_for_postponed(self) -> list[str]:
+        """The nodes with postponed groups whose switches have confirmed everything sent."""
+        postponed = self.compiler.nodes_with_postponed
+        return [node for node, session in self._ready().items() if node in postponed and session.idle]
 
-    def program(self, number: int, generation: int, save: Callable[[], None] | None) -> None:
-        """Compile the tables of round `number`, and hand them to sessions; `save` first makes their numbers durable.
+    def program(self, round_number: int, generation: int, save: Callable[[], None] | None) -> None:
+        """Compile the tables of a round, and hand them to sessions.
 
-        Raises InputError when the numbers cannot be saved.
+        `save` makes the numbers that the tables use durable. It runs beside the first compilation: no session gets
+        tables before it has ended. Raises InputError when the numbers cannot be saved.
         """
-        self.recompute_at = None
-        bridges = self._bridges.bridges
-        facts = {node: self._facts(bridge) for node, bridge in bridges.items()}
+        facts, self.recompute_at = self._facts_by_node()
         self._update_zone_conflicts()
         driven = self.driven
         sessions = {node: session for node, session in self._ready().items() if node in driven}
         nodes = list(sessions)
         acks = {node: self._reconciler.pending_ack(node) for node in nodes}
-        self._rounds.begin(number, Round(generation, acks), nodes)
-        self.tables.retain(facts)
+        self._rounds.begin(round_number, Round(generation, acks), nodes)
+        self.compiler.retain(facts)
         for node in nodes:
             # Each is sent as soon as it is compiled; the first not before the numbers that it uses are durable.
-            compile_node = partial(self.tables.compile, self._reconciler.agents, facts[node], facts, number)
-            compiled, save = self._offload.run(compile_node, save), None
+            save_beside = save if node == nodes[0] else None
+            compile_tables = partial(self.compiler.compile, self._reconciler.agents, facts[node], facts, round_number)
+            compiled = self._offload.run(compile_tables, save_beside)
             # A switch that has connected anew meanwhile has other facts: the next round is for it.
             if self._ready().get(node) is sessions[node]:
                 self._set_desired(node, compiled)
-        if save is not None:
+        if save is not None and not nodes:
             self._offload.run(save)
 
-    def program_deferred(self) -> None:
-        """Compile one deferred group, and hand the tables to the session of its node."""
-        nodes = self.ready_for_deferred
-        compiled = self._offload.run(lambda: self.tables.compile_deferred(nodes)) if nodes else None
+    def program_postponed(self) -> None:
+        """Compile one postponed group, and hand the tables to the session of its node."""
+        nodes = self.ready_for_postponed
+        compiled = self._offload.run(lambda: self.compiler.compile_postponed(nodes)) if nodes else None
         if compiled is not None:
             self._set_desired(*compiled)
 
     def _ready(self) -> dict[str, Session]:
         """The sessions that may get a desired state, by node."""
-        return {node: session for node, session in self.expected.items() if session.ready}
+        return {node: session for node, session in self.programmable.items() if session.ready}
 
     def _set_desired(self, node: str, compiled: Compiled | None) -> None:
         session, host = self._ready().get(node), self._reconciler.agents.host_number(node)
@@ -136,15 +148,21 @@ class Programmer:
             external_ids=external_ids_of(bridge, desired.pod_by_address, lost_at),
         )
 
-    def _facts(self, bridge: Bridge) -> BridgeFacts:
-        session = self.sessions.get(bridge.dpid)
-        if session is None or session.pre_restart is None:
-            return bridge.facts
-        facts = session.pre_restart.marked_facts(bridge, self._reconciler.agents, time.time())
-        seconds_left = session.pre_restart.seconds_left(time.time())
-        if seconds_left:
-            self.recompute_at = earliest(self.recompute_at, time.monotonic() + seconds_left + 1.0)
-        return facts
+    def _facts_by_node(self) -> tuple[dict[str, BridgeFacts], float | None]:
+        """The facts of all bridges with pre-restart pods marked, and when the first of these cease to be so."""
+        facts: dict[str, BridgeFacts] = {}
+        recompute_at: float | None = None
+        for node, bridge in self._bridges.bridges.items():
+            session = self.sessions.get(bridge.dpid)
+            pre_restart = session.pre_restart if session is not None else None
+            if pre_restart is None:
+                facts[node] = bridge.facts
+                continue
+            facts[node] = pre_restart.marked_facts(bridge, self._reconciler.agents, time.time())
+            seconds_left = pre_restart.seconds_left(time.time())
+            if seconds_left:
+                recompute_at = earliest(recompute_at, time.monotonic() + seconds_left + 1.0)
+        return facts, recompute_at
 
     def _update_zone_conflicts(self) -> None:
         """Find the bridges that would share conntrack zones; each is logged once."""

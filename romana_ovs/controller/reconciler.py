@@ -9,7 +9,7 @@
     Reconciler.step   FolderReconciler                            ApiReconciler
                            |                                            |
                            v                                            v
-    numbers           Engine: Registry                 RegistryController: Registry, next_writes  -> writes
+    numbers           Engine: Registry                 RegistryController: Registry, plan_writes  -> writes
                            |                                            |
                            +---------> NodeAgents, NodeAgent <----------+  -> reports, statuses
                                             |
@@ -17,7 +17,7 @@
                       NodeAgent.view -> resolve -> compile_node -> Session -> Channel
 
 Sources and sessions keep what is new and raise the controller's flag. The work loop (`app.py`) then takes all of it as
-`Inputs`, and passes the `Outcome` of the step on. Nothing else calls a reconciler.
+`Inputs`, and passes the `Outcome` of the step on. Only the work loop calls `step`.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ class Inputs:
     """What is new since the last step, and the present state of bridges and switches.
 
     `received` are the messages of the source, in order. `acks` are the acknowledgements of confirmed views, by node,
-    each once; `programmed`: every switch has confirmed all of the last outcome. `bridges` are those of all databases,
+    each once; `all_confirmed`: every switch has confirmed the last outcome. `bridges` are those of all databases,
     `driven` the nodes whose bridges this process programs, `awaited` those whose switch must confirm a step of
     make-before-break before the next one. `observed` was measured of the driven switches; `failing`: a switch refuses
-    its tables, or the last computation failed. Before all databases are `listed` nothing is computed. With `due`
-    everything is computed again, even if nothing is new.
+    its tables, or the last computation failed. Before all databases are `synced` (read once) nothing is computed. With
+    `resync` everything is computed again, even if nothing is new.
     """
 
     received: tuple[object, ...] = ()
     acks: tuple[tuple[str, PendingAck], ...] = ()
-    programmed: bool = False
+    all_confirmed: bool = False
     bridges: Mapping[str, Bridge] = field(default_factory=lambda: MappingProxyType({}))
     driven: frozenset[str] = frozenset()
     awaited: frozenset[str] = frozenset()
     observed: Mapping[str, Observed] = field(default_factory=lambda: MappingProxyType({}))
     failing: bool = False
-    listed: bool = True
-    due: bool = False
+    synced: bool = True
+    resync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of a step.
 
-    `computed`: views may have changed. `messages` are to be sent by the source. `next_check` is when to call `step`
-    again although nothing is new (seconds of `time.monotonic`).
+    `views_changed`: the views of nodes may be new. `messages` are to be sent by the source. `next_check` is when to
+    call `step` again although nothing is new (seconds of `time.monotonic`).
     """
 
-    computed: bool = False
+    views_changed: bool = False
     messages: tuple[object, ...] = ()
     next_check: float | None = None
 
@@ -107,8 +107,8 @@ class Reconciler(Protocol):
     """The cluster as last read; None before all of it is listed."""
     noticed: float
     """When the first of the changes that led to `snapshot` was noticed, in seconds of `time.monotonic`."""
-    refused: tuple[str, ...]
-    """The problems of objects, in sentences."""
+    object_problems: tuple[str, ...]
+    """The problems of objects that were read, in sentences."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -133,8 +133,3 @@ class Reconciler(Protocol):
 
     def status(self) -> Mapping[str, Any]:
         """Its fields of the state on the status socket."""
-
-
-def earliest(*times: float | None) -> float | None:
-    """The first of these times; None when there is none."""
-    return min((moment for moment in times if moment is not None), default=None)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.published_store import PublishedStore
-from romana_ovs.controller.reconciler import earliest
 from romana_ovs.controller.write_slot import WriteSlot
 from romana_ovs.engine.liveness import AckLag, DeletedNodes
 from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.resources import NODE_REPORTS
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
-from romana_ovs.kube.published import TermBase, TermOver, Verb, Write, WriteCache, next_writes
+from romana_ovs.kube.published import TermBase, TermOver, Verb, Write, WriteCache, plan_writes
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import InputError, Problem, RomanaError
@@ -130,16 +130,16 @@ class RegistryController:
         return self.slot.request(writes, stored, leading=True) if writes else None
 
     def _writes(self, registry: Registry) -> tuple[Write, ...]:
-        """The next writes, in their order. Raises TermOver and InputError as `next_writes` does."""
+        """The next writes, in their order. Raises TermOver and InputError as `plan_writes` does."""
         return self._planned.get(
             (registry.published, registry.base, self._numbers.objects),
-            lambda desired, base, objects: next_writes(desired, base, objects, self._write_cache),
+            lambda desired, base, objects: plan_writes(desired, base, objects, self._write_cache),
         )
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
         """The deletions of reports whose nodes are gone: no other process deletes them."""
         for node in self._deleted_nodes.expired(cluster.nodes.keys(), self._numbers.reports, now):
-            yield Write(Verb.DELETE, NODE_REPORTS.kind, node, version=self._numbers.report_version(node) or "")
+            yield Write(Verb.DELETE, NODE_REPORTS.kind, node, resource_version=self._numbers.report_version(node) or "")
 
     def _lagging(self, now: float) -> frozenset[str]:
         """The nodes that have not acknowledged the stored numbers for MAX_LAG_SECONDS."""

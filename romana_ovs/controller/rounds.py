@@ -20,7 +20,7 @@ class Round:
 
 @dataclass(slots=True)
 class Rounds:
-    """The rounds by number. Tables with a deferred group count as those of the last round that they have completely."""
+    """The rounds by number. Tables with a postponed group count as those of the last round that is in them whole."""
 
     _rounds: dict[int, Round] = field(default_factory=dict)
     _round_of: dict[str, int] = field(default_factory=dict)

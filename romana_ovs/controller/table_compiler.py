@@ -46,9 +46,9 @@ class _Node:
     pod_by_address: Derived[PodByAddress] = field(default_factory=Derived)
 
     @property
-    def busy(self) -> bool:
-        """Whether a group is deferred, or has chunks to add or to remove."""
-        return bool(self.queue.deferred) or self.chunks.busy
+    def has_postponed(self) -> bool:
+        """Whether a group is postponed, or has chunks to add or to remove."""
+        return bool(self.queue.postponed) or self.chunks.busy
 
 
 class TableCompiler:
@@ -84,9 +84,9 @@ class TableCompiler:
         )
 
     @property
-    def busy(self) -> frozenset[str]:
-        """The nodes with deferred groups, or with chunks to add or to remove."""
-        return frozenset(name for name, node in self._nodes.items() if node.busy)
+    def nodes_with_postponed(self) -> frozenset[str]:
+        """The nodes with postponed groups, or with chunks to add or to remove."""
+        return frozenset(name for name, node in self._nodes.items() if node.has_postponed)
 
     def retain(self, nodes: Collection[str]) -> None:
         """Forget all nodes but these."""
@@ -98,7 +98,7 @@ class TableCompiler:
     def compile(
         self, agents: NodeAgents, facts: BridgeFacts, everywhere: Mapping[str, BridgeFacts], number: int
     ) -> Compiled | None:
-        """The tables of a node in round `number`, with deferred groups in their previous version.
+        """The tables of a node in round `number`, with postponed groups in their previous version.
 
         None when there is no view, or after an internal error: the switch keeps its tables.
         """
@@ -114,9 +114,9 @@ class TableCompiler:
             self._set_failed(facts.node, error)
             return None
 
-    def compile_deferred(self, nodes: Collection[str]) -> tuple[str, Compiled | None] | None:
-        """The next of `nodes` with deferred groups, and its tables with one chunk more; None when there is none."""
-        waiting = sorted(name for name, node in self._nodes.items() if node.busy and name in nodes)
+    def compile_postponed(self, nodes: Collection[str]) -> tuple[str, Compiled | None] | None:
+        """The next of `nodes` with postponed groups, and its tables with one chunk more; None when there is none."""
+        waiting = sorted(name for name, node in self._nodes.items() if node.has_postponed and name in nodes)
         if not waiting:
             return None
         # The node after the last one.
@@ -130,16 +130,16 @@ class TableCompiler:
             return self._last_served, None
 
     def _compile_chunk(self, name: str, node: _Node) -> Compiled | None:
-        """Add a chunk of the incoming group, begin with the next deferred one, or remove a chunk of outgoing groups."""
-        deferred_key = node.queue.next_deferred() if node.chunks.incoming is None else None
-        group = node.queue.deferred_group(deferred_key) if deferred_key is not None else None
-        if deferred_key is not None and group is not None and node.last is not None:
+        """Add a chunk of the incoming group, begin the next postponed one, or remove a chunk of outgoing groups."""
+        postponed_key = node.queue.next_postponed() if node.chunks.incoming is None else None
+        group = node.queue.postponed_group(postponed_key) if postponed_key is not None else None
+        if postponed_key is not None and group is not None and node.last is not None:
             begun = IncomingGroup(
-                deferred_key, group, node.queue.pods_of(deferred_key), node.last[2], group_entries(group)
+                postponed_key, group, node.queue.pods_of(postponed_key), node.last[2], group_entries(group)
             )
-            if len(begun.rows) <= CHUNK_ROWS or node.queue.is_installed(deferred_key):
+            if len(begun.rows) <= CHUNK_ROWS or node.queue.is_installed(postponed_key):
                 node.compile_cache.put(begun.entries)
-                return self._compiled(name, node, deferred_key)
+                return self._compiled(name, node, postponed_key)
             node.chunks.incoming = begun
         node.chunks.advance()
         incoming = node.chunks.incoming

@@ -242,7 +242,7 @@ class NodeAgents:
                 yield Write(Verb.CREATE, desired["kind"], node, desired)
             else:
                 metadata = {"name": node, "resourceVersion": versions[node]}
-                yield Write(Verb.REPLACE, desired["kind"], node, {**desired, "metadata": metadata})
+                yield Write(Verb.UPDATE, desired["kind"], node, {**desired, "metadata": metadata})
 
     def address_of(self, pod: PodKey) -> IPv4Address | None:
         """The address of `pod`, or None while it has none here."""

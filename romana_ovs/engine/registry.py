@@ -58,7 +58,7 @@ class Registry:
     """Computes the numbers to be published, from a cluster and its nodes' reports.
 
     One object is one leadership term, which begins with the numbers of `base` and has an epoch of its own. When
-    `next_writes` raises TermOver, another is made from the objects as they are then. `writer` is unique to the process.
+    `plan_writes` raises TermOver, another is made from the objects as they are then. `writer` is unique to the process.
     """
 
     def __init__(self, settings: Settings, base: TermBase | None, *, writer: str) -> None:

@@ -35,7 +35,7 @@ class FakeSwitches:
     without_tables: set[str] = field(default_factory=set)
 
     @property
-    def expected(self) -> dict[str, FakeSession]:
+    def programmable(self) -> dict[str, FakeSession]:
         return {node: each for node, each in self.sessions_by_node.items() if node not in self.without_tables}
 
 

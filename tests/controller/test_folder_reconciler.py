@@ -39,7 +39,7 @@ class Steps:
         self.write("nodes", TWO_NODES)
         self.write("pods", placed_pod("x", "node1", role="a") + placed_pod("y", "node2", role="b"))
         self.read()
-        while self.confirm(*BOTH).computed:
+        while self.confirm(*BOTH).views_changed:
             pass
 
     def write(self, name: str, text: str) -> None:
@@ -56,7 +56,7 @@ class Steps:
         inputs = Inputs(acks=tuple(acks), awaited=awaited, bridges=NO_BRIDGES)
         may_be_slow = self.reconciler.may_be_slow(inputs)
         outcome = self.reconciler.step(inputs, 1.0)
-        assert may_be_slow or not outcome.computed
+        assert may_be_slow or not outcome.views_changed
         return outcome
 
 
@@ -67,9 +67,9 @@ def steps(tmp_path: Path) -> Steps:
 
 def test_make_before_break_waits_for_awaited_switches(steps: Steps) -> None:
     steps.write("policy", FROM_ROLE_A)
-    assert steps.read().computed and steps.reconciler.unsettled
-    assert not steps.confirm("node1").computed, "node2 has not confirmed"
-    assert steps.confirm("node2").computed
+    assert steps.read().views_changed and steps.reconciler.unsettled
+    assert not steps.confirm("node1").views_changed, "node2 has not confirmed"
+    assert steps.confirm("node2").views_changed
 
 
 def test_nobody_waits_for_a_switch_that_is_gone(steps: Steps) -> None:
@@ -78,7 +78,7 @@ def test_nobody_waits_for_a_switch_that_is_gone(steps: Steps) -> None:
     steps.read()
     steps.confirm("node1")
     only = frozenset({"node1"})
-    assert steps.confirm(awaited=only).computed
+    assert steps.confirm(awaited=only).views_changed
     for _ in range(5):
         steps.confirm("node1", awaited=only)
     assert not steps.reconciler.unsettled and not steps.reconciler.agents.needs_registry
@@ -87,18 +87,18 @@ def test_nobody_waits_for_a_switch_that_is_gone(steps: Steps) -> None:
 def test_an_unreadable_folder_leaves_the_cluster_in_force(steps: Steps) -> None:
     before = steps.reconciler.snapshot
     unreadable = FolderRead(InputError.because("cannot be read", file="folder"), 0.0)
-    assert not steps.reconciler.step(Inputs(received=(unreadable,), awaited=BOTH), 1.0).computed
-    assert steps.reconciler.snapshot is before and steps.reconciler.refused == ("folder: cannot be read",)
-    assert not steps.confirm().computed and steps.reconciler.refused
-    assert steps.read().computed is False
-    assert not steps.reconciler.refused
+    assert not steps.reconciler.step(Inputs(received=(unreadable,), awaited=BOTH), 1.0).views_changed
+    assert steps.reconciler.snapshot is before and steps.reconciler.object_problems == ("folder: cannot be read",)
+    assert not steps.confirm().views_changed and steps.reconciler.object_problems
+    assert steps.read().views_changed is False
+    assert not steps.reconciler.object_problems
 
 
 def test_confirmations_take_no_long_computation(steps: Steps) -> None:
     """They are handled beside the switches' messages (docs/hazards.md D10)."""
     confirmed = Inputs(awaited=BOTH, bridges=NO_BRIDGES)
     assert not steps.reconciler.may_be_slow(confirmed)
-    assert steps.reconciler.may_be_slow(replace(confirmed, due=True))
+    assert steps.reconciler.may_be_slow(replace(confirmed, resync=True))
     assert steps.reconciler.may_be_slow(replace(confirmed, bridges={}))
     assert steps.reconciler.may_be_slow(replace(confirmed, received=(FolderRead(InputError(), 0.0),)))
     steps.write("policy", FROM_ROLE_A)

@@ -108,11 +108,11 @@ class CompiledNode:
         self.completed_round = compiled.completed_round
         return compiled.program
 
-    def compile_deferred(self) -> Program:
-        deferred = self.tables.compile_deferred(["node1"])
-        assert deferred is not None and deferred[1] is not None
-        self.completed_round = deferred[1].completed_round
-        return deferred[1].program
+    def compile_postponed(self) -> Program:
+        postponed = self.tables.compile_postponed(["node1"])
+        assert postponed is not None and postponed[1] is not None
+        self.completed_round = postponed[1].completed_round
+        return postponed[1].program
 
 
 def fresh(*policies: KubernetesPolicy) -> dict[FlowKey, Flow]:
@@ -126,12 +126,12 @@ def test_chunks_end_with_the_tables_of_all_at_once() -> None:
     assert len(without_group.flows) < len(before.flows) + 100 and node.completed_round == 1
     assert without_group.flows != before.flows, "the deny-all of the other namespace is in it"
     program = without_group
-    while node.tables.busy:
-        program = node.compile_deferred()
+    while node.tables.nodes_with_postponed:
+        program = node.compile_postponed()
     assert program.flows == fresh(large("l", 1), deny()) and node.completed_round == node.round
     program = node.compile(deny())
-    while node.tables.busy:
-        program = node.compile_deferred()
+    while node.tables.nodes_with_postponed:
+        program = node.compile_postponed()
     assert program.flows == fresh(deny())
 
 
@@ -141,10 +141,10 @@ def test_edits_while_chunks_are_sent_come_into_force() -> None:
     node.compile()
     for edit in range(1, 40):
         node.compile(large("l", edit), deny())
-        node.compile_deferred()
+        node.compile_postponed()
         rounds_behind.append(node.round - node.completed_round)
     assert max(rounds_behind[10:]) < 10, rounds_behind
     program = None
-    while node.tables.busy:
-        program = node.compile_deferred()
+    while node.tables.nodes_with_postponed:
+        program = node.compile_postponed()
     assert program is not None and program.flows == fresh(large("l", 39), deny())

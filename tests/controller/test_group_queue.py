@@ -55,7 +55,7 @@ def test_in_the_first_round_no_group_is_deferred() -> None:
     desired = verdicts({"red/a": server(3, LARGE), "blue/b": SMALL_BLUE})
     queue = GroupQueue()
     assert queue.select(view(*NAMES), desired, 1) is desired
-    assert not queue.deferred and queue.next_deferred() is None and queue.completed_round(1) == 1
+    assert not queue.postponed and queue.next_postponed() is None and queue.completed_round(1) == 1
 
 
 def test_pods_of_a_deferred_group_keep_their_previous_groups() -> None:
@@ -65,9 +65,9 @@ def test_pods_of_a_deferred_group_keep_their_previous_groups() -> None:
     compiled = queue.select(view(*NAMES), desired, 2)
     assert numbers(compiled) == {"red/a": 1, "blue/b": 4}, "blue's change is in these tables already"
     assert set(compiled.servers) == {SMALL_RED, deny}
-    assert queue.deferred == {(True, 3): "red"} and queue.completed_round(2) == 1
-    compiled = queue.select(view(*NAMES), desired, 2, extra=queue.next_deferred())
-    assert compiled is desired and not queue.deferred and queue.completed_round(2) == 2
+    assert queue.postponed == {(True, 3): "red"} and queue.completed_round(2) == 1
+    compiled = queue.select(view(*NAMES), desired, 2, extra=queue.next_postponed())
+    assert compiled is desired and not queue.postponed and queue.completed_round(2) == 2
 
 
 def test_a_new_pod_of_a_deferred_group_is_allowed_nothing() -> None:
@@ -120,7 +120,7 @@ def test_many_groups_of_one_namespace_leave_room_for_others() -> None:
     desired = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, MAX_ROWS_OF_NAMESPACE - 100)})
     compiled = queue.select(view(*NAMES, *names), desired, 2)
     assert numbers(compiled)["blue/b"] == 5
-    assert len(queue.deferred) > 15 and set(queue.deferred.values()) == {"red"}
+    assert len(queue.postponed) > 15 and set(queue.postponed.values()) == {"red"}
 
 
 def test_deferred_groups_of_all_namespaces_take_turns() -> None:
@@ -130,8 +130,8 @@ def test_deferred_groups_of_all_namespaces_take_turns() -> None:
     desired = verdicts({**groups, "red/a": SMALL_RED, "blue/b": server(5, LARGE)})
     all_pods, order = view(*NAMES, *names), []
     queue.select(all_pods, desired, 2)
-    while (name := queue.next_deferred()) is not None:
-        order.append(queue.deferred[name])
+    while (name := queue.next_postponed()) is not None:
+        order.append(queue.postponed[name])
         queue.select(all_pods, desired, 2, extra=name)
     assert sorted(order) == ["blue", *["red"] * 5] and "blue" in order[:2]
     assert queue.completed_round(2) == 2
@@ -143,5 +143,5 @@ def test_a_group_that_always_changes_is_compiled() -> None:
         desired = verdicts({"red/a": server(100 + number, LARGE), "blue/b": SMALL_BLUE})
         queue.select(view(*NAMES), desired, number)
         assert queue.completed_round(number) == number - 1
-        queue.select(view(*NAMES), desired, number, extra=queue.next_deferred())
+        queue.select(view(*NAMES), desired, number, extra=queue.next_postponed())
         assert queue.completed_round(number) == number

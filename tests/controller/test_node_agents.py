@@ -157,7 +157,7 @@ def test_reports_are_created_replaced_or_left() -> None:
     assert made == [(Verb.CREATE, "n1"), (Verb.CREATE, "n2")]
     assert list(agents.report_writes(stored, versions)) == []
     [write] = agents.report_writes({**stored, "n1": Report("n1")}, versions, policies_too=False)
-    assert (write.verb, write.kind, write.name) == (Verb.REPLACE, "NodeReport", "n1")
+    assert (write.verb, write.kind, write.name) == (Verb.UPDATE, "NodeReport", "n1")
     assert write.body is not None and write.body["metadata"]["resourceVersion"] == "5"
     other = {**stored, "n1": replace(stored["n1"], policies="other")}
     assert list(agents.report_writes(other, versions, policies_too=False)) == []

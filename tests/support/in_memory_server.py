@@ -32,7 +32,7 @@ def conflicts(write: Write, stored: Mapping[str, Any] | None) -> bool:
     """Whether an API server that has `stored` (None: nothing) of this name answers the write with 409 or 404."""
     if write.verb is Verb.CREATE:
         return stored is not None
-    version = write.version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
+    version = write.resource_version or (write.body or {}).get("metadata", {}).get("resourceVersion", "")
     return stored is None or bool(stored["metadata"]["resourceVersion"] != version)
 
 
@@ -204,10 +204,10 @@ class ControllerProcess:
         inputs = Inputs(
             received=received,
             acks=acks,
-            programmed=self.programmed and not self.agents.awaits_registry,
+            all_confirmed=self.programmed and not self.agents.awaits_registry,
             driven=frozenset(self.nodes),
             observed=self.observed,
-            due=due,
+            resync=due,
         )
         outcome = self.reconciler.step(inputs, self.now)
         self.next_check = outcome.next_check
@@ -216,7 +216,7 @@ class ControllerProcess:
                 self.requests.append(message)
             elif not isinstance(message, JoinElection):
                 self.sent.append(message)
-        if outcome.computed:
+        if outcome.views_changed:
             self.programmed = bool(self.nodes) and not self.deaf
             pending = ((node, self.reconciler.pending_ack(node)) for node in self.nodes if not self.deaf)
             self.acks = tuple((node, ack) for node, ack in pending if ack is not None)

@@ -109,7 +109,7 @@ class WriteExecutor:
         resource = _RESOURCES[write.kind]
         path = f"{resource.path}/{write.name}"
         if write.verb is Verb.DELETE:
-            options = {"preconditions": {"resourceVersion": write.version}} if write.version else None
+            options = {"preconditions": {"resourceVersion": write.resource_version}} if write.resource_version else None
             self._api.request("DELETE", path, body=options, deadline=WRITE_SECONDS)
             return
         status = write.body is not None and "status" in write.body

@@ -6,7 +6,7 @@ that the API server's optimistic concurrency alone prevents two registries from 
 """
 
 from romana_ovs.kube.published.objects import PublishedObjects
-from romana_ovs.kube.published.planning import TermOver, Verb, Write, WriteCache, next_writes
+from romana_ovs.kube.published.planning import TermOver, Verb, Write, WriteCache, plan_writes
 from romana_ovs.kube.published.reading import PublishedReader, TermBase, decode_report, published_from_json
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
@@ -34,7 +34,7 @@ __all__ = [
     "class_set_object",
     "decode_report",
     "marker_object",
-    "next_writes",
+    "plan_writes",
     "published_from_json",
     "published_to_json",
     "report_object",

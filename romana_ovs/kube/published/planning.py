@@ -3,7 +3,8 @@
 1. The Allocation, which claims every number: numbers may be used only after it was written over the version that was
    read. Its `epoch` and `writer` are a fencing token: a registry whose term is over reads others there, and stops.
 2. The ClassSets that changed, over the versions that were read.
-3. The marker with their revision, which nodes acknowledge: all of them are written.
+3. The marker, a ClassSet named `complete.romana.io`: all ClassSets up to its revision are written. Nodes acknowledge
+   that revision.
 4. ClassSets that are empty now are deleted.
 
 A ClassSet that is too large is replaced by one without classes: only segment-wide rules apply to the pods of its
@@ -22,7 +23,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from romana_ovs.kube.published.objects import PublishedObjects, Raw, fields_of
-from romana_ovs.kube.published.reading import TermBase, version_of
+from romana_ovs.kube.published.reading import TermBase, epoch_and_revision
 from romana_ovs.kube.published.writing import (
     ALLOCATION,
     COMPLETE_MARKER,
@@ -43,13 +44,13 @@ class Verb(Enum):
     """The verb of a write."""
 
     CREATE = "create"
-    REPLACE = "replace"
+    UPDATE = "update"
     DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One request. A replacement has the expected resourceVersion in its body, a deletion in `version`.
+    """One request. An update has the expected resourceVersion in its body, a deletion in `resource_version`.
 
     The responses conflict, not found and already exists are normal: read again and plan again.
     """
@@ -58,7 +59,7 @@ class Write:
     kind: str
     name: str
     body: Mapping[str, Any] | None = None
-    version: str = ""
+    resource_version: str = ""
 
 
 class ClassSetPlan(NamedTuple):
@@ -79,14 +80,15 @@ class WriteCache:
         self.problems: dict[str, Problem] = {}
 
 
-def next_writes(
+def plan_writes(
     desired: Published, base: TermBase | None, objects: PublishedObjects, cache: WriteCache | None = None
 ) -> tuple[Write, ...]:
-    """All writes in their order; none when all of `desired` is stored.
+    """The writes that bring the stored objects to `desired`, in their order; none when all of it is stored.
 
-    `base` are the objects at the start of the term (None: there were none), `objects` the latest ones; `cache` only
-    saves time. Raises TermOver when `objects` were written neither in this term nor before it, and InputError when
-    they are damaged or the Allocation would be too large.
+    `base` are the objects at the start of the term (None: there were none), `objects` the latest ones. `cache` saves
+    time, and its `problems` are set to those of ClassSets that are too large. Raises TermOver when `objects` were
+    written neither in this term nor before it, and InputError when they are damaged or the Allocation would be too
+    large.
     """
     allocation = _allocation(desired, base, objects.allocation)
     if allocation is not None and objects.allocation is None and objects.class_sets:
@@ -117,10 +119,10 @@ def _class_sets(
     """The ClassSets to create or replace, and those to delete."""
 
     def plan(raw: Raw | None, classes: ClassSet) -> ClassSetPlan:
-        # What is of this term, or known at its start, is so for as long as the term.
+        # Checked once for each stored object: a passed check holds for the whole term.
         if raw is not None:
             _check_term(classes.namespace, raw, desired, base)
-        body, problem = _storable(classes)
+        body, problem = _object_or_emptied(classes)
         return ClassSetPlan(_write_over(raw, body), problem)
 
     cache.plans.retain(desired.namespaces)
@@ -133,12 +135,12 @@ def _class_sets(
     for name, raw in stored.items():
         if name not in desired.namespaces and name != COMPLETE_MARKER:
             _check_term(name, raw, desired, base)
-            gone.append(Write(Verb.DELETE, "ClassSet", name, version=_version(raw)))
+            gone.append(Write(Verb.DELETE, "ClassSet", name, resource_version=_resource_version(raw)))
     return changed, tuple(gone)
 
 
-def _storable(classes: ClassSet) -> tuple[dict[str, Any], Problem | None]:
-    """The object of a ClassSet, or its replacement when it is too large; its class numbers stay reserved."""
+def _object_or_emptied(classes: ClassSet) -> tuple[dict[str, Any], Problem | None]:
+    """The object of a ClassSet; when it is too large, of one without classes whose numbers stay reserved, and why."""
     try:
         return class_set_object(classes), None
     except InputError as large:
@@ -157,7 +159,7 @@ def _storable(classes: ClassSet) -> tuple[dict[str, Any], Problem | None]:
 
 def _check_term(name: str, raw: Raw, desired: Published, base: TermBase | None) -> None:
     """Raises TermOver unless the stored object was written in this term, or known at its start."""
-    epoch, revision = version_of(raw)
+    epoch, revision = epoch_and_revision(raw)
     own = epoch == desired.epoch and revision <= desired.revision
     if not own and (base is None or base.versions.get(name) != (epoch, revision)):
         raise TermOver(f"ClassSet {name} is of epoch {epoch}, revision {revision}")
@@ -170,12 +172,12 @@ def _write_over(stored: Raw | None, desired: dict[str, Any]) -> Write | None:
         return Write(Verb.CREATE, kind, name, desired)
     if stored.get("spec") == desired["spec"]:
         return None
-    metadata = {"name": name, "resourceVersion": _version(stored)}
-    return Write(Verb.REPLACE, kind, name, {**desired, "metadata": metadata})
+    metadata = {"name": name, "resourceVersion": _resource_version(stored)}
+    return Write(Verb.UPDATE, kind, name, {**desired, "metadata": metadata})
 
 
-def _version(raw: Raw) -> str:
+def _resource_version(raw: Raw) -> str:
     return str(raw.get("metadata", {}).get("resourceVersion", ""))
 
 
-__all__ = ["ALLOCATION", "TermOver", "Verb", "Write", "next_writes"]
+__all__ = ["ALLOCATION", "TermOver", "Verb", "Write", "plan_writes"]

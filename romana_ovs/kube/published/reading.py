@@ -97,11 +97,11 @@ class TermBase:
         if published is None or objects.allocation is None:
             return None
         revision = fields_of(objects.allocation, "Allocation", "spec").number("revision")
-        versions = {name: version_of(raw) for name, raw in _without_marker(objects).items()}
+        versions = {name: epoch_and_revision(raw) for name, raw in _without_marker(objects).items()}
         return cls(replace(published, revision=revision), MappingProxyType(versions))
 
 
-def version_of(raw: Raw) -> tuple[int, int]:
+def epoch_and_revision(raw: Raw) -> tuple[int, int]:
     """The epoch and revision of a ClassSet; (-1, -1) when it is damaged."""
     try:
         fields = fields_of(raw, "ClassSet", "spec")

@@ -21,7 +21,7 @@ from romana_ovs.kube.published import (
     Verb,
     Write,
     WriteCache,
-    next_writes,
+    plan_writes,
     published_to_json,
 )
 from romana_ovs.model.cluster import Cluster, SegmentKey
@@ -115,8 +115,8 @@ class Process:
         desired = self.registry.update(cluster)
         try:
             seen = self.look(at)
-            writes = next_writes(desired, self.registry.base, seen, self.checked)
-            assert writes == next_writes(desired, self.registry.base, seen)
+            writes = plan_writes(desired, self.registry.base, seen, self.checked)
+            assert writes == plan_writes(desired, self.registry.base, seen)
         except TermOver:
             self.registry = None
             return
@@ -201,9 +201,9 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
 def test_the_allocation_is_written_first_and_the_marker_last(cluster: Cluster) -> None:
     registry = Registry(cluster.settings, None, writer="a")
     store, desired = Store(), registry.update(cluster)
-    writes = next_writes(desired, None, store.objects)
+    writes = plan_writes(desired, None, store.objects)
     assert all(store.apply(write) for write in writes)
-    assert not next_writes(desired, None, store.objects)
+    assert not plan_writes(desired, None, store.objects)
     kinds = [(write.kind, write.name == COMPLETE_MARKER) for write in writes]
     assert kinds[0] == ("Allocation", False) and kinds[-1] == ("ClassSet", True)
     assert set(kinds[1:-1]) <= {("ClassSet", False)}

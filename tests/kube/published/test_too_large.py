@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from romana_ovs.kube.published import PublishedObjects, TermBase, Write, WriteCache, next_writes
+from romana_ovs.kube.published import PublishedObjects, TermBase, Write, WriteCache, plan_writes
 from romana_ovs.model.identity import identity
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import LabelRequirement
@@ -39,7 +39,7 @@ def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers() -> None:
     """docs/hazards.md E10."""
     checked, large = WriteCache(), crowded(3000)
     desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
-    found = written(next_writes(desired, None, PublishedObjects(), checked))
+    found = written(plan_writes(desired, None, PublishedObjects(), checked))
     assert all(len(json.dumps(body)) < ETCD_LIMIT for body in found.values())
     assert found["alpha"]["spec"]["classes"] and found["crowded"]["spec"]["classes"] == []
     assert set(found["crowded"]["spec"]["retired"]) == large.retired | large.classes.keys()
@@ -50,15 +50,15 @@ def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers() -> None:
     for number, body in enumerate(found.values()):
         body["metadata"]["resourceVersion"] = str(number)
     objects = PublishedObjects(found.pop("cluster"), found)
-    assert next_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
+    assert plan_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
     begun = TermBase.of(objects)
     assert begun is not None
     (again,) = (each for each in begun.published.namespaces.values() if each.namespace == "crowded")
     assert again.retired == large.retired | large.classes.keys(), "also the next registry gives none of them"
 
     fewer = replace(desired, namespaces={"alpha": ALPHA, "crowded": crowded(100)})
-    assert len(written(next_writes(fewer, None, objects, checked))["crowded"]["spec"]["classes"]) == 100
+    assert len(written(plan_writes(fewer, None, objects, checked))["crowded"]["spec"]["classes"]) == 100
     assert checked.problems == {}
-    next_writes(desired, None, objects, checked)
-    next_writes(replace(desired, namespaces={"alpha": ALPHA}), None, objects, checked)
+    plan_writes(desired, None, objects, checked)
+    plan_writes(replace(desired, namespaces={"alpha": ALPHA}), None, objects, checked)
     assert checked.problems == {}, "a namespace that is gone has none"
