@@ -111,6 +111,7 @@ class Operations:
             with self._attachments.locked(attachment):
                 self._queue.discard(attachment)
                 self._make(port, attachment)
+            self._filter(device)  # While the controller works: the pod sends nothing before its device is up.
             address = self._programmed_address(port)
             with self._attachments.locked(attachment):
                 # A DEL, or an ADD of a newer sandbox of the pod, may have come first.
@@ -137,7 +138,6 @@ class Operations:
             if error.code != errors.INTERFACE_EXISTS or not self._remove_devices(attachment):
                 raise
             namespaces.make_pair(port.netns, attachment.ifname, port.name, mtu)
-        self._filter(port.name)
         with self._pods.locked(port.pod):
             self._database.add(port)
 

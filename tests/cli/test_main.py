@@ -22,7 +22,7 @@ from tests.cli.manifest_folders import crowd
 from tests.support.command import COMMAND
 
 DEMO = Path(__file__).parent.parent.parent / "etc" / "demo"
-ORDER = "demo emulate matrix verdict flows check diff convert ipam node clean controller"
+ORDER = "demo emulate matrix verdict flows check diff convert ipam node clean attach controller"
 
 
 class Fake(ModuleType):
