@@ -22,6 +22,9 @@ _ryu_shim.install()
 # Known (a move to os-ken would end it); users of the controller can do nothing about it.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
+# Names are looked up seldom, and not by green threads: without dnspython 200 modules and 7 MiB less are loaded.
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
 import eventlet  # noqa: E402
 import eventlet.event  # noqa: E402
 import eventlet.hubs  # noqa: E402

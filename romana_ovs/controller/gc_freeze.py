@@ -12,6 +12,8 @@ MIN_PODS = 1_000
 """With fewer pods nothing is frozen."""
 YOUNG_OBJECTS = 50_000
 """New objects between two runs of the collector (Python's own: 700); so many are walked in 2 to 5 ms."""
+YOUNG_RUNS = 50
+"""Runs until the objects that outlived one are walked again (Python's own: 10): after a cluster is loaded."""
 
 
 class GcFreeze:
@@ -22,8 +24,8 @@ class GcFreeze:
 
     def __init__(self) -> None:
         self._frozen_pods = 0
-        _, *older = gc.get_threshold()
-        gc.set_threshold(YOUNG_OBJECTS, *older)
+        *_, oldest = gc.get_threshold()
+        gc.set_threshold(YOUNG_OBJECTS, YOUNG_RUNS, oldest)
 
     def update(self, pods: int) -> bool:
         """To be called after each change of a cluster of `pods` pods; returns whether objects were frozen.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from romana_ovs.controller.gc_freeze import MIN_PODS, YOUNG_OBJECTS, GcFreeze
+from romana_ovs.controller.gc_freeze import MIN_PODS, YOUNG_OBJECTS, YOUNG_RUNS, GcFreeze
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,6 @@ def test_a_large_cluster_is_frozen_again_when_it_has_grown() -> None:
 
 
 def test_the_collector_runs_less_often_than_by_default() -> None:
-    _, *older = gc.get_threshold()
+    *_, oldest = gc.get_threshold()
     GcFreeze()
-    assert gc.get_threshold() == (YOUNG_OBJECTS, *older)
+    assert gc.get_threshold() == (YOUNG_OBJECTS, YOUNG_RUNS, oldest)
