@@ -110,15 +110,18 @@ class Allocator:
 
         A pod that already has one of them keeps it: see `clashes`.
         """
-        reserved = frozenset(int(address) for address in addresses)
-        if self._reserved - reserved:
+        self.reserve_numbers(frozenset(int(address) for address in addresses))
+
+    def reserve_numbers(self, addresses: frozenset[int]) -> None:
+        """As `reserve`, with addresses as numbers; allocators may share one set."""
+        if not self._reserved <= addresses:
             self.freed += 1
-        self._reserved = reserved
+        self._reserved = addresses
 
     def clashes(self) -> tuple[Endpoint, ...]:
         """Endpoints with a reserved address, sorted by pod."""
-        owners = (self._pod_by_address.get(value) for value in self._reserved)
-        return tuple(self._endpoints[pod] for pod in sorted(owner for owner in owners if owner is not None))
+        owners = (self._pod_by_address[value] for value in self._pod_by_address.keys() & self._reserved)
+        return tuple(self._endpoints[pod] for pod in sorted(owners))
 
     def host(self, node: str) -> int:
         """The host number of `node`, allocated at first use. Raises AddressError when none is left."""

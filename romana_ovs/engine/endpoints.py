@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from romana_ovs.addressing.allocator import Allocator, Endpoint
+from romana_ovs.addressing.allocator import Endpoint
+from romana_ovs.addressing.node_allocator import NodeAllocator
 from romana_ovs.engine.changes import Changes
 from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.errors import AddressError, Problem
-from romana_ovs.model.objects import Pod, PodKey, same_uid
+from romana_ovs.model.objects import Node, Pod, PodKey, same_uid
 
 
 class NumberedPod(Protocol):
@@ -36,13 +37,17 @@ class EndpointRecord:
 
 
 class Endpoints:
-    """The record of every pod that has an address, and a problem for every pod or node that gets no number."""
+    """The record of every pod of a node that has an address, and a problem for each that gets none.
 
-    def __init__(self, allocator: Allocator) -> None:
+    `addresses_of` returns the addresses of nodes, as numbers: agents may share one set.
+    """
+
+    def __init__(self, allocator: NodeAllocator, addresses_of: Callable[[Mapping[str, Node]], frozenset[int]]) -> None:
         self.allocator = allocator
+        self._addresses_of = addresses_of
         self.records: dict[PodKey, EndpointRecord] = {}
         self._refused: dict[PodKey, Problem] = {}
-        self._nodes_refused: dict[str, Problem] = {}
+        self._node_refused: Problem | None = None
         self._freed = allocator.freed
 
     @property
@@ -51,27 +56,24 @@ class Endpoints:
         clashes = [
             _pod_problem(end.pod, f"address {end.address} is also that of a node") for end in self.allocator.clashes()
         ]
-        refused = [*self._nodes_refused.values(), *self._refused.values()]
-        return tuple(sorted([*refused, *clashes], key=lambda problem: (problem.kind, problem.name, problem.reason)))
+        problems = [*self._refused.values(), *clashes]
+        if self._node_refused is not None:
+            problems.append(self._node_refused)
+        return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(self, cluster: Cluster, changes: Changes, *, first: bool) -> None:
         """Updates the records to `cluster`. Releases come before allocations, so that freed numbers can be reused."""
         gone = set(self.allocator.endpoints) - cluster.pods.keys() if first else set()
         for key in sorted(changes.pods | gone):
             self._release(key, cluster.pods.get(key))
-        self._update_nodes(cluster, changes)
+        if changes.nodes:
+            self.allocator.reserve_numbers(self._addresses_of(cluster.nodes))
         updated = self._pods_to_update(cluster, changes)
         wanted = [pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
-        self._allocate_tiers(cluster, wanted)
         claims = [pod for pod in wanted if pod.address is not None]
-        # Before the claims: a pod that comes with a node's own address does not push the node from it.
-        unnumbered = cluster.nodes.keys() if changes.nodes or self._nodes_refused else set()
-        self._number_hosts(unnumbered | {pod.node for pod in claims})
+        self._check_host_number(needed=bool(claims) or self.allocator.node in cluster.nodes)
         for pod in (*claims, *(pod for pod in wanted if pod.address is None)):
             self._assign(pod, cluster)
-        # A node that only its pods name has a number for as long as it has pods.
-        for node in {pod.node for pod in wanted if pod.node not in cluster.nodes}:
-            self.allocator.forget_host(node)
         self._freed = self.allocator.freed
 
     def _pods_to_update(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
@@ -99,32 +101,14 @@ class Endpoints:
             return False
         return endpoint.address != pod.address and bool(self.allocator.fault(pod.address))
 
-    def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
-        if not changes.nodes:
-            return
-        self.allocator.reserve(address for node in cluster.nodes.values() for address in node.addresses)
-        for node in self.allocator.hosts:
-            if node not in cluster.nodes:
-                self.allocator.forget_host(node)
-        self._nodes_refused = {name: problem for name, problem in self._nodes_refused.items() if name in cluster.nodes}
-
-    def _number_hosts(self, nodes: Set[str]) -> None:
-        for node in sorted(nodes):
+    def _check_host_number(self, *, needed: bool) -> None:
+        """Record a problem while the node has no host number."""
+        self._node_refused = None
+        if needed:
             try:
-                self.allocator.host(node)
-                self._nodes_refused.pop(node, None)
+                self.allocator.host(self.allocator.node)
             except AddressError as refused:
-                self._nodes_refused[node] = Problem(str(refused), kind="Node", name=node)
-
-    def _allocate_tiers(self, cluster: Cluster, wanted: Iterable[Pod]) -> None:
-        """Allocates the first blocks of new tenants, with room for all of the tiers that came with them."""
-        tiers: dict[str, set[str]] = {}
-        for pod in wanted:
-            segment = cluster.segment_of(pod)
-            if segment not in self.allocator.segments:
-                tiers.setdefault(segment.tenant, set()).add(segment.tier)
-        for tenant in sorted(tiers):
-            self.allocator.allocate_tiers(tenant, tiers[tenant])
+                self._node_refused = Problem(str(refused), kind="Node", name=self.allocator.node)
 
     def _assign(self, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""

@@ -17,6 +17,7 @@ from romana_ovs.engine.pod_identities import ClassMatcher, class_infos
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import adopt_ready
 from romana_ovs.model.derived import Derived, DerivedMap, LastInputs, SharedDerived
+from romana_ovs.model.objects import Node
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
@@ -48,17 +49,22 @@ class PreparedClassSet(NamedTuple):
 
 
 class PreparedClasses:
-    """Values that node agents derive from published classes, computed once for all agents that share it."""
+    """Values that node agents derive from published numbers and nodes, computed once for all agents that share it."""
 
     def __init__(self) -> None:
         self.segments: SharedDerived[SegmentTable] = SharedDerived()
         self.states: SharedDerived[EnforcedState] = SharedDerived()
+        self._node_addresses: SharedDerived[frozenset[int]] = SharedDerived()
         self._prepared: SharedDerived[Mapping[str, PreparedClassSet]] = SharedDerived()
         self._class_sets: DerivedMap[str, PreparedClassSet] = DerivedMap()
         self._matchers: SharedDerived[Mapping[str, ClassMatcher]] = SharedDerived()
         self._infos: SharedDerived[Mapping[int, ClassInfo]] = SharedDerived()
         self._infos_of: DerivedMap[str, dict[int, ClassInfo]] = DerivedMap(by_value=True)
         self._all_infos: Derived[Mapping[int, ClassInfo]] = Derived(by_value=True)
+
+    def addresses_of(self, nodes: Mapping[str, Node]) -> frozenset[int]:
+        """The addresses of all `nodes`, as numbers."""
+        return self._node_addresses.get((nodes,), _addresses_of)
 
     def of(self, namespaces: Namespaces) -> Mapping[str, PreparedClassSet]:
         """Every class set, prepared; for unchanged ones the identical objects."""
@@ -164,6 +170,10 @@ def next_state(
         nothing_retiring=not any(required & prepared[name].retiring for name, required in usable.items()),
         version=version + (usable is not state.usable),
     )
+
+
+def _addresses_of(nodes: Mapping[str, Node]) -> frozenset[int]:
+    return frozenset(int(address) for node in nodes.values() for address in node.addresses)
 
 
 def _usable(rules: RuleSet | None, prepared: Mapping[str, PreparedClassSet], before: Usable) -> Usable:

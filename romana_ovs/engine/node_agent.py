@@ -118,7 +118,7 @@ class NodeAgent:
             freed = self.allocator.freed
             self._apply(published if isinstance(published, Published) else published_from_json(published))
             self.allocator.freed = freed
-        self._endpoints = Endpoints(self.allocator)
+        self._endpoints = Endpoints(self.allocator, self._shared.addresses_of)
         self._policies = PolicyIndex()
         self._enforced = EnforcedRules(fresh_switch=not self._acknowledged, shared=self._shared)
         self._identities = PodIdentities()
@@ -280,10 +280,8 @@ class NodeAgent:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """One for each pod without an address, a node without a number, and rejected published numbers; sorted."""
-        problems = [
-            problem for problem in self._endpoints.problems if problem.kind != "Node" or problem.name == self.node
-        ]
-        return (self._rejected_published, *problems) if self._rejected_published is not None else tuple(problems)
+        problems = self._endpoints.problems
+        return (self._rejected_published, *problems) if self._rejected_published is not None else problems
 
     def view(self, facts: BridgeFacts, all_facts: Mapping[str, BridgeFacts] | None = None) -> NodeView | None:
         """The view for the bridge of `facts`; None while there are no numbers or rules: what is programmed stays.
