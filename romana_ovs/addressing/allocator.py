@@ -6,6 +6,7 @@ Stateful, but free of I/O, clocks and randomness: the same calls in the same ord
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -260,12 +261,17 @@ class Allocator:
             raise ValueError("two nodes have one host number")
         self._host_numbers = _numbers(data["host_numbers"])
         self._leaving.update(data["leaving"])
+        # Each segment and node once: the JSON has a string for each pod.
+        segments: dict[SegmentKey, SegmentKey] = {}
         for tenant, tier, host, share in data["shares"]:
-            self._shares[SegmentKey(tenant, tier), int(host)] = _numbers(share)
+            owner = SegmentKey(tenant, tier)
+            self._shares[segments.setdefault(owner, owner), int(host)] = _numbers(share)
         self._reserved = frozenset(int(value) for value in data["blocked"])
         for pod, uid, node, address, *segment in data["endpoints"]:
-            owner = SegmentKey(*segment) if segment else None
-            self._record(Endpoint(PodKey(pod), uid, node, IPv4Address(address), owner))
+            segment_key = SegmentKey(*segment) if segment else None
+            if segment_key is not None:
+                segment_key = segments.setdefault(segment_key, segment_key)
+            self._record(Endpoint(PodKey(pod), uid, sys.intern(node), IPv4Address(address), segment_key))
         return self
 
     def _record(self, endpoint: Endpoint) -> None:

@@ -69,11 +69,11 @@ class Endpoints:
         if changes.nodes:
             self.allocator.reserve_numbers(self._addresses_of(cluster.nodes))
         updated = self._pods_to_update(cluster, changes)
-        wanted = [pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
-        claims = [pod for pod in wanted if pod.address is not None]
+        wanted = {key: pod for key in sorted(updated) if (pod := needs_endpoint(cluster.pods.get(key))) is not None}
+        claims = [key for key, pod in wanted.items() if pod.address is not None]
         self._check_host_number(needed=bool(claims) or self.allocator.node in cluster.nodes)
-        for pod in (*claims, *(pod for pod in wanted if pod.address is None)):
-            self._assign(pod, cluster)
+        for key in (*claims, *(key for key, pod in wanted.items() if pod.address is None)):
+            self._assign(key, wanted[key], cluster)
         self._freed = self.allocator.freed
 
     def _pods_to_update(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
@@ -110,33 +110,33 @@ class Endpoints:
             except AddressError as refused:
                 self._node_refused = Problem(str(refused), kind="Node", name=self.allocator.node)
 
-    def _assign(self, pod: Pod, cluster: Cluster) -> None:
+    def _assign(self, key: PodKey, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
         segment = cluster.segment_of(pod)
         try:
             number = self.allocator.ensure_number(segment)
-            endpoint = self._endpoint(pod, segment)
+            endpoint = self._endpoint(key, pod, segment)
         except AddressError as refused:
-            self._refused[pod.key] = _pod_problem(pod.key, str(refused))
-            self.records.pop(pod.key, None)
+            self._refused[key] = _pod_problem(key, str(refused))
+            self.records.pop(key, None)
             return
         if pod.address is None or pod.address == endpoint.address:
-            self._refused.pop(pod.key, None)
+            self._refused.pop(key, None)
         else:
             reason = f"{self.allocator.fault(pod.address)}; it keeps {endpoint.address}"
-            self._refused[pod.key] = _pod_problem(pod.key, reason)
+            self._refused[key] = _pod_problem(key, reason)
         record = EndpointRecord(pod, segment, number, endpoint)
-        if self.records.get(pod.key) != record:
-            self.records[pod.key] = record
+        if self.records.get(key) != record:
+            self.records[key] = record
 
-    def _endpoint(self, pod: Pod, segment: SegmentKey) -> Endpoint:
+    def _endpoint(self, key: PodKey, pod: Pod, segment: SegmentKey) -> Endpoint:
         """The endpoint of `pod`. Raises AddressError when it can have none."""
         if pod.address is None:
-            return self.allocator.attach(pod.key, uid=pod.uid, node=pod.node, segment=segment)
-        endpoint = self.allocator.endpoint(pod.key)
+            return self.allocator.attach(key, uid=pod.uid, node=pod.node, segment=segment)
+        endpoint = self.allocator.endpoint(key)
         if endpoint is not None and self._keeps_address(pod, endpoint):
             return endpoint
-        return self.allocator.claim(pod.key, uid=pod.uid, node=pod.node, address=pod.address)
+        return self.allocator.claim(key, uid=pod.uid, node=pod.node, address=pod.address)
 
 
 def needs_endpoint(pod: Pod | None) -> Pod | None:

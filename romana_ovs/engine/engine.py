@@ -200,7 +200,7 @@ class Engine:
 
     def to_save(self) -> dict[str, Any]:
         """`to_json` for a StateFile: only changed parts are encoded again."""
-        return {**self.agents.to_save(), "published": Encoded(self._text.of(self.registry.published))}
+        return {**self.agents.parts_to_save(), "published": Encoded(self._text.of(self.registry.published))}
 
     def _with_nodes(self, cluster: Cluster, changed: Collection[PodKey]) -> Cluster:
         """`cluster` with a Node for every name that pods are bound to and that has none."""

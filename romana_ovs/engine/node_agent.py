@@ -139,6 +139,8 @@ class NodeAgent:
             # "worn" is the state file's word for the identities that pods have; it stays until the next FORMAT.
             for key, labels, tenant, tier, segment_number, identity in state["worn"]:
                 endpoint, segment = self.allocator.endpoint(PodKey(key)), SegmentKey(tenant, tier)
+                if endpoint is not None and endpoint.segment == segment:
+                    segment = endpoint.segment
                 self._restored[PodKey(key)] = SavedIdentity(
                     Labels(labels), segment, int(segment_number), int(identity), endpoint
                 )
@@ -376,7 +378,7 @@ class NodeAgent:
         for key, saved in self._restored.items():
             pod, endpoint = self._pods.get(key), self.allocator.endpoint(key)
             if pod is not None and endpoint is not None and endpoint == saved.endpoint:
-                labelled = replace(pod, labels=saved.labels)
+                labelled = pod if pod.labels == saved.labels else replace(pod, labels=saved.labels)
                 record = EndpointRecord(labelled, saved.segment, saved.segment_number, endpoint)
                 identities[key] = PodIdentity(record, saved.identity)
         return identities

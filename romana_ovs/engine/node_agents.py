@@ -285,12 +285,12 @@ class NodeAgents:
     def to_save(self) -> dict[str, Any]:
         """`to_json` for a StateFile: only changed agents are encoded again."""
         newest = self._newest()
+        return {**self.parts_to_save(), "published": Encoded(self._text.of(newest)) if newest is not None else None}
+
+    def parts_to_save(self) -> dict[str, Any]:
+        """`to_save` without the published numbers."""
         parts = ",".join(f"{json.dumps(node)}:{self._agent_text(node)}" for node in sorted(self._agents))
-        return {
-            "format": FORMAT,
-            "parts": Encoded("{" + parts + "}"),
-            "published": Encoded(self._text.of(newest)) if newest is not None else None,
-        }
+        return {"format": FORMAT, "parts": Encoded("{" + parts + "}")}
 
     def _agent_text(self, node: str) -> str:
         """One agent's state as JSON text."""

@@ -154,9 +154,11 @@ class PodIdentities:
         self.waiting = any(pod.waiting for pod in self.assigned.values())
         self._any_previous_ids = any(pod.previous_ids for pod in self.assigned.values())
         self._may_wait = may_wait
+        # Who does not wait has the class that was found by its labels, or none.
         self.consistent = all(
             self._matchers[pod.record.pod.namespace].consistent(pod.identity, pod.record.pod.labels)
             for pod in identities.values()
+            if pod.waiting
         )
 
     def _assign(self, key: PodKey, record: EndpointRecord, old: PodIdentity | None, *, may_wait: bool) -> PodIdentity:

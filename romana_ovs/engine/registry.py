@@ -171,9 +171,9 @@ class Registry:
         )
         self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, now=now)
         self._refine(rules)
-        for member in members:
-            if self._pods.get(member.pod.key) is member:
-                self._assign_class(member)
+        for key, member in members.items():
+            if self._pods.get(key) is member:
+                self._assign_class(key, member)
         if first:
             self._classes.drop_unclaimed()
         self._classes.publish(
@@ -196,36 +196,36 @@ class Registry:
                 if key in self._pods:
                     self._drop(key)
 
-    def _segment_pods(self, cluster: Cluster, changes: Changes) -> list[SegmentMember]:
+    def _segment_pods(self, cluster: Cluster, changes: Changes) -> dict[PodKey, SegmentMember]:
         """The changed pods that get a segment number; refused ones are tried again after a class was freed."""
-        members = []
+        members = {}
         retried = self._refused.keys() if self._seen_freed != self._classes.freed else ()
         self._seen_freed = self._classes.freed
         keys = sorted(changes.pods.union(retried))
-        pods = [pod for key in keys if (pod := needs_endpoint(cluster.pods.get(key))) is not None]
+        pods = {key: pod for key in keys if (pod := needs_endpoint(cluster.pods.get(key))) is not None}
         tiers: dict[str, set[str]] = {}
-        segments = [cluster.segment_of(pod) for pod in pods]
+        segments = [cluster.segment_of(pod) for pod in pods.values()]
         for segment in set(segments):
             if not self._segments.indexes(segment):
                 tiers.setdefault(segment.tenant, set()).add(segment.tier)
         for tenant in sorted(tiers):
             self._segments.allocate_tiers(tenant, tiers[tenant])
-        for pod, segment in zip(pods, segments, strict=True):
+        for (key, pod), segment in zip(pods.items(), segments, strict=True):
             try:
                 member = SegmentMember(pod, segment, self._segments.ensure_number(segment))
             except AddressError as refused:
-                self._refuse(pod.key, refused)
+                self._refuse(key, refused)
                 continue
-            self._set_pod(pod.key, member)
-            members.append(member)
+            self._set_pod(key, member)
+            members[key] = member
         return members
 
-    def _assign_class(self, member: SegmentMember) -> None:
+    def _assign_class(self, key: PodKey, member: SegmentMember) -> None:
         try:
-            self._classes.assign(member.pod.key, member)
-            self._refused.pop(member.pod.key, None)
+            self._classes.assign(key, member)
+            self._refused.pop(key, None)
         except AddressError as refused:
-            self._refuse(member.pod.key, refused)
+            self._refuse(key, refused)
 
     def _refuse(self, key: PodKey, refused: AddressError) -> None:
         if key in self._pods:
