@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-TESTS = ("tests/integration", "tests/attacks", "tests/conformance/test_packets.py", "tests/corpus")
+TESTS = (
+    "tests/integration",
+    "tests/attach",
+    "tests/attacks",
+    "tests/conformance/test_packets.py",
+    "tests/corpus",
+)
 """Folders and files, as pytest names them."""
 OPTIONS = ("-m", "root and not apiserver", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 """Of pytest, when no tests are named."""
