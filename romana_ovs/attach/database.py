@@ -6,6 +6,7 @@ Source: vswitchd.conf.db(5); RFC 7047. The `ovs` package is not thread-safe, so 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -97,8 +98,8 @@ class Database:
         self._wakeup = Wakeup()
 
     def start(self) -> None:
-        """Begin to follow the database, until the process ends."""
-        threading.Thread(target=self._run, name="ovsdb", daemon=True).start()
+        """Begin to follow the database, until the process ends; an internal error there ends the process."""
+        threading.Thread(target=self._run_or_end, name="ovsdb", daemon=True).start()
 
     @property
     def state(self) -> BridgeState:
@@ -159,6 +160,13 @@ class Database:
 
     # The thread that owns the IDL.
 
+    def _run_or_end(self) -> None:
+        try:
+            self._run()
+        except Exception:  # Requests would wait for ever: a supervisor starts the next process.
+            LOG.exception("internal error; the process ends; please report this")
+            os._exit(1)
+
     def _run(self) -> None:
         known = -1
         connected = False
@@ -190,7 +198,7 @@ class Database:
                 exists=True,
                 controlled=any(each.is_connected for each in bridge.controller),
                 secure=list(bridge.fail_mode) == ["secure"],
-                datapath=DatapathType(bridge.datapath_type or DatapathType.SYSTEM.value),
+                datapath=DatapathType.NETDEV if bridge.datapath_type == "netdev" else DatapathType.SYSTEM,
                 ports=MappingProxyType({port.name: port for port in ports if port is not None}),
             )
         with self._changed:

@@ -62,7 +62,7 @@ def make_pair(netns: str, ifname: str, device: str, mtu: int) -> None:
     finally:
         os.close(descriptor)
     with _netlink_errors(device), IPRoute() as ip:
-        ip.link("set", index=_index(ip, device), state="up", IFLA_AF_SPEC=_WITHOUT_IPV6)
+        _set_up(ip, _index(ip, device))
 
 
 def configure(netns: str, ifname: str, address: IPv4Address, *, checksums: bool) -> None:
@@ -77,7 +77,8 @@ def configure(netns: str, ifname: str, address: IPv4Address, *, checksums: bool)
         if not checksums:
             _turn_off_checksums(ifname)
         ip.link("set", index=_LOOPBACK, state="up")
-        ip.link("set", index=index, address=mac_of(address), state="up", IFLA_AF_SPEC=_WITHOUT_IPV6)
+        ip.link("set", index=index, address=mac_of(address))
+        _set_up(ip, index)
         ip.addr("replace", index=index, address=str(address), prefixlen=32)
         next_hop_mac = NEXT_HOP_MAC.to_bytes(6, "big").hex(":")
         ip.neigh("replace", dst=str(NEXT_HOP), lladdr=next_hop_mac, ifindex=index, state=_NUD_PERMANENT)
@@ -133,6 +134,16 @@ def remove(device: str) -> None:
         except NetlinkError as error:
             if error.code != errno.ENODEV:
                 raise
+
+
+def _set_up(ip: Any, index: int) -> None:
+    """Set a device up, without IPv6 where the kernel has it."""
+    try:
+        ip.link("set", index=index, IFLA_AF_SPEC=_WITHOUT_IPV6)
+    except NetlinkError as error:
+        if error.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    ip.link("set", index=index, state="up")
 
 
 def _index(ip: Any, device: str) -> int:

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ BACKLOG = 1024
 MAX_REQUEST = 1 << 20
 """Bytes."""
 RECEIVE_SECONDS = 10.0
+RETRY_SECONDS = 0.1
 
 Handler = Callable[[bytes], dict[str, Any]]
 """Serves a request; returns the result, empty for none. Raises CniError."""
@@ -54,7 +56,12 @@ class Server:
     def serve(self) -> None:
         """Never returns: accepts connections."""
         while True:
-            connection, _ = self._socket.accept()
+            try:
+                connection, _ = self._socket.accept()
+            except OSError as error:  # Such as too many open files: some will be closed.
+                LOG.error("socket %s: %s", self._path, error.strerror)
+                time.sleep(RETRY_SECONDS)
+                continue
             threading.Thread(target=self._serve_one, args=(connection,), name="request", daemon=True).start()
 
     def _serve_one(self, connection: socket.socket) -> None:

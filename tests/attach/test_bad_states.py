@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.cni_node import BRIDGE, CniNode, Sandbox, cni_node, needs_plugin
+from tests.support.controller_process import ROOT
 from tests.support.netns_sockets import run
 from tests.support.private_ovs import needs_ovs
 from tests.support.waiting import eventually
@@ -235,6 +237,27 @@ def test_the_configuration_list_is_there_and_stays(node: CniNode) -> None:
     assert second == {"type": "portmap", "capabilities": {"portMappings": True}}
     node.stop_agent()
     assert json.loads(path.read_text()) == listed and not node.socket.exists()
+
+
+def test_a_second_agent_is_refused(node: CniNode) -> None:
+    done = subprocess.run(node.agent_command(), capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == 2 and "another attach agent serves it" in done.stderr
+    assert node.call("STATUS").code == 0
+
+
+def test_a_configuration_list_that_was_changed_is_written_again(node: CniNode) -> None:
+    (path,) = node.conf_folder.iterdir()
+    before = path.read_text()
+    path.write_text("{}")
+    eventually(lambda: path.read_text() == before, "it is as before")
+    assert list(node.conf_folder.iterdir()) == [path]
+
+
+def test_pods_have_no_ipv6_address(node: CniNode) -> None:
+    x = node.sandbox("x")
+    node.add(x)
+    assert "inet6" not in run(x.netns, "ip", "address", "show", "eth0").stdout
+    node.delete(x)
 
 
 def test_the_socket_is_roots_alone(node: CniNode) -> None:
