@@ -93,4 +93,4 @@ class ClassMembers:
 
 
 def _tombstone_of(numbered: NumberedPod) -> ClassTombstone:
-    return ClassTombstone(numbered.number, numbered.pod.namespace, numbered.pod.labels)
+    return ClassTombstone(numbered.segment_number, numbered.pod.namespace, numbered.pod.labels)

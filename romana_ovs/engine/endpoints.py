@@ -22,7 +22,7 @@ class NumberedPod(Protocol):
         """The pod."""
 
     @property
-    def number(self) -> int:
+    def segment_number(self) -> int:
         """The permanent number of its segment."""
 
 
@@ -32,7 +32,7 @@ class EndpointRecord:
 
     pod: Pod
     segment: SegmentKey
-    number: int
+    segment_number: int
     endpoint: Endpoint
 
 

@@ -2,7 +2,7 @@
 
 A rule with a new requirement waits until the registry has made that active, so that no connection is interrupted that
 both the old and the new rules allow. After a timeout (not `may_wait`) the rules come into force all the same. A rule
-with a requirement that is not reliable then matches no peers by it: closed, not open.
+with a requirement that it may not rely on then matches no peers by it: closed, not open.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ from typing import NamedTuple
 from romana_ovs.addressing.segments import SegmentTable
 from romana_ovs.engine.pod_identities import ClassMatcher, class_infos
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
-from romana_ovs.engine.transition import adopt_ready
+from romana_ovs.engine.transition import enforce_ready
 from romana_ovs.model.derived import Derived, DerivedMap, LastInputs, SharedDerived
 from romana_ovs.model.objects import Node
 from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
 
-Namespaces = Mapping[str, ClassSet]
+ClassSets = Mapping[str, ClassSet]
+"""By namespace."""
 Requirements = frozenset[LabelRequirement]
-Usable = Mapping[str, Requirements]
-"""By namespace, the label requirements that the rules in force use and may rely on."""
+ReliedOn = Mapping[str, Requirements]
+"""By namespace, the label requirements that the rules in force have and rely on."""
 
 
-NOTHING_USABLE: Usable = MappingProxyType({})
+NOTHING_RELIED_ON: ReliedOn = MappingProxyType({})
 
 
 class PreparedClassSet(NamedTuple):
     """A class set with its active and retiring requirements, and the matcher that finds a pod's class in it."""
 
-    classes: ClassSet
-    active: frozenset[LabelRequirement]
-    retiring: frozenset[LabelRequirement]
+    class_set: ClassSet
+    active_requirements: frozenset[LabelRequirement]
+    retiring_requirements: frozenset[LabelRequirement]
     matcher: ClassMatcher
 
     @classmethod
-    def of(cls, classes: ClassSet) -> PreparedClassSet:
-        """Prepares `classes`."""
+    def of(cls, class_set: ClassSet) -> PreparedClassSet:
+        """Prepares `class_set`."""
         active, retiring = (
-            frozenset(requirement for requirement, current in classes.requirements.items() if current is stage)
+            frozenset(requirement for requirement, current in class_set.requirements.items() if current is stage)
             for stage in (Stage.ACTIVE, Stage.RETIRING)
         )
-        return cls(classes, active, retiring, ClassMatcher(classes))
+        return cls(class_set, active, retiring, ClassMatcher(class_set))
 
 
-class PreparedClasses:
-    """Values that node agents derive from published numbers and nodes, computed once for all agents that share it."""
+class SharedAgentCache:
+    """Values that node agents derive from published numbers and nodes, computed once for all that share it."""
 
     def __init__(self) -> None:
         self.segments: SharedDerived[SegmentTable] = SharedDerived()
@@ -66,25 +67,25 @@ class PreparedClasses:
         """The addresses of all `nodes`, as numbers."""
         return self._node_addresses.get((nodes,), _addresses_of)
 
-    def of(self, namespaces: Namespaces) -> Mapping[str, PreparedClassSet]:
+    def of(self, class_sets: ClassSets) -> Mapping[str, PreparedClassSet]:
         """Every class set, prepared; for unchanged ones the identical objects."""
-        return self._prepared.get((namespaces,), lambda new: self._class_sets.update(new, PreparedClassSet.of))
+        return self._prepared.get((class_sets,), lambda new: self._class_sets.update(new, PreparedClassSet.of))
 
-    def matchers(self, namespaces: Namespaces) -> Mapping[str, ClassMatcher]:
+    def matchers(self, class_sets: ClassSets) -> Mapping[str, ClassMatcher]:
         """The matcher of each namespace."""
         return self._matchers.get(
-            (namespaces,), lambda new: {name: classes.matcher for name, classes in self.of(new).items()}
+            (class_sets,), lambda new: {namespace: prepared.matcher for namespace, prepared in self.of(new).items()}
         )
 
-    def infos(self, prepared: Mapping[str, PreparedClassSet], usable: Usable) -> Mapping[int, ClassInfo]:
-        """Every class with its answers to reliable requirements; the identical mapping while it is equal."""
-        return self._infos.get((prepared, usable), self._combined_infos)
+    def infos(self, prepared: Mapping[str, PreparedClassSet], relied_on: ReliedOn) -> Mapping[int, ClassInfo]:
+        """Every class with its answers to requirements that rules may rely on; identical while it is equal."""
+        return self._infos.get((prepared, relied_on), self._combined_infos)
 
-    def _combined_infos(self, prepared: Mapping[str, PreparedClassSet], usable: Usable) -> Mapping[int, ClassInfo]:
+    def _combined_infos(self, prepared: Mapping[str, PreparedClassSet], relied_on: ReliedOn) -> Mapping[int, ClassInfo]:
         by_number: dict[int, ClassInfo] = {}
-        for name, each in prepared.items():
-            reliable = each.active | usable.get(name, NO_REQUIREMENTS)
-            by_number.update(self._infos_of.get(name, (each.classes, reliable), class_infos))
+        for namespace, each in prepared.items():
+            answered = each.active_requirements | relied_on.get(namespace, NO_REQUIREMENTS)
+            by_number.update(self._infos_of.get(namespace, (each.class_set, answered), class_infos))
         self._infos_of.retain(prepared)
         return self._all_infos.get((by_number,), lambda infos: MappingProxyType(dict(sorted(infos.items()))))
 
@@ -93,20 +94,20 @@ class PreparedClasses:
 class EnforcedState:
     """The rules in force on a node, and the classes that they distinguish. Nodes with equal histories share one object.
 
-    `rules` is None until there are any; `waiting`: newer ones are not in force yet. `usable` are the requirements that
-    the rules use and may rely on, `classes` every class with its answers to these. `nothing_retiring`: no rule in force
-    relies on a retiring requirement. `version` grows when rules in force may distinguish more classes.
+    `rules` is None until there are any; `waiting`: newer ones are not in force yet. `relied_on` are the requirements
+    that the rules have and rely on, `classes` every class with its answers to these. `nothing_retiring`: no rule in
+    force relies on a retiring requirement. `version` grows when rules in force may distinguish more classes.
     """
 
     rules: RuleSet | None = None
     waiting: bool = False
-    usable: Usable = field(default_factory=lambda: NOTHING_USABLE)
+    relied_on: ReliedOn = field(default_factory=lambda: NOTHING_RELIED_ON)
     classes: Mapping[int, ClassInfo] = field(default_factory=lambda: MappingProxyType({}))
     nothing_retiring: bool = True
     version: int = 0
 
     def reports_as(self, other: EnforcedState) -> bool:
-        """Whether a node with this state acknowledges what it would with the `other`, and waits if it would then."""
+        """Whether a node's report would be the same with either state."""
         return (
             self.waiting is other.waiting
             and self.nothing_retiring is other.nothing_retiring
@@ -120,55 +121,59 @@ NOTHING_ENFORCED = EnforcedState()
 class EnforcedRules:
     """The rules in force on one node."""
 
-    def __init__(self, *, fresh_switch: bool, shared: PreparedClasses | None = None) -> None:
+    def __init__(self, *, fresh_switch: bool, shared: SharedAgentCache | None = None) -> None:
         """`fresh_switch`: the switch has no tables of ours yet, so nothing can be interrupted, and no rule waits."""
         self._fresh_switch = fresh_switch
-        self._shared = shared if shared is not None else PreparedClasses()
+        self._shared = shared if shared is not None else SharedAgentCache()
         self.state = NOTHING_ENFORCED
         self._inputs = LastInputs()
 
-    def update(self, target: RuleSet, namespaces: Namespaces, *, may_wait: bool) -> None:
-        """Brings the rules of `target` into force, those at once that may rely on the class sets `namespaces`.
+    def update(self, target: RuleSet, class_sets: ClassSets, *, may_wait: bool) -> None:
+        """Brings the rules of `target` into force, those at once whose requirements `class_sets` answer for all pods.
 
         Unless `may_wait`, all of them come into force at once.
         """
-        if not self._inputs.replace((target, namespaces, may_wait)):
+        if not self._inputs.replace((target, class_sets, may_wait)):
             return
-        adopt_at_once = not may_wait or (self._fresh_switch and self.state.rules is None)
+        enforce_at_once = not may_wait or (self._fresh_switch and self.state.rules is None)
         self.state = self._shared.states.get(
-            (self.state, target, namespaces, adopt_at_once),
-            lambda state, target, namespaces, adopt_at_once: next_state(
-                state, target, self._shared, namespaces, adopt_at_once=adopt_at_once
+            (self.state, target, class_sets, enforce_at_once),
+            lambda state, target, class_sets, enforce_at_once: next_state(
+                state, target, self._shared, class_sets, enforce_at_once=enforce_at_once
             ),
         )
 
 
 def next_state(
-    state: EnforcedState, target: RuleSet, shared: PreparedClasses, namespaces: Namespaces, *, adopt_at_once: bool
+    state: EnforcedState, target: RuleSet, shared: SharedAgentCache, class_sets: ClassSets, *, enforce_at_once: bool
 ) -> EnforcedState:
-    """The state after `state` when rules should become those of `target`; with `adopt_at_once` none of them waits."""
-    prepared = shared.of(namespaces)
+    """The state after `state` when rules should become those of `target`; with `enforce_at_once` none of them waits."""
+    prepared = shared.of(class_sets)
 
-    def reliable(name: str, required: Requirements) -> bool:
-        return name not in namespaces or required <= _reliable(prepared[name], state.usable)
+    def may_rely_on(namespace: str, required: Requirements) -> bool:
+        return namespace not in class_sets or required <= _may_rely_on(prepared[namespace], state.relied_on)
 
     rules, waiting, version = state.rules, state.waiting, state.version
-    if rules is None or target is not rules:
-        if adopt_at_once or all(reliable(name, required) for name, required in target.requirements.items()):
+    if target is not rules:
+        if enforce_at_once or all(
+            may_rely_on(namespace, required) for namespace, required in target.requirements.items()
+        ):
             rules, waiting, version = target, False, version + 1
         else:
             before, waiting = rules, True
-            rules = adopt_ready(before, target, reliable) if before is not None else None
+            rules = enforce_ready(before, target, may_rely_on) if before is not None else None
             if before is not None and rules is not None and rules.by_namespace is not before.by_namespace:
                 version += 1
-    usable = _usable(rules, prepared, state.usable)
+    relied_on = _relied_on(rules, prepared, state.relied_on)
     return EnforcedState(
         rules=rules,
         waiting=waiting,
-        usable=usable,
-        classes=shared.infos(prepared, usable),
-        nothing_retiring=not any(required & prepared[name].retiring for name, required in usable.items()),
-        version=version + (usable is not state.usable),
+        relied_on=relied_on,
+        classes=shared.infos(prepared, relied_on),
+        nothing_retiring=not any(
+            required & prepared[namespace].retiring_requirements for namespace, required in relied_on.items()
+        ),
+        version=version + (relied_on is not state.relied_on),
     )
 
 
@@ -176,18 +181,20 @@ def _addresses_of(nodes: Mapping[str, Node]) -> frozenset[int]:
     return frozenset(int(address) for node in nodes.values() for address in node.addresses)
 
 
-def _usable(rules: RuleSet | None, prepared: Mapping[str, PreparedClassSet], before: Usable) -> Usable:
+def _relied_on(rules: RuleSet | None, prepared: Mapping[str, PreparedClassSet], before: ReliedOn) -> ReliedOn:
     required = rules.requirements if rules is not None else NO_RULES.requirements
-    usable = {
-        name: requirements & _reliable(prepared[name], before)
-        for name, requirements in required.items()
-        if name in prepared
+    relied_on = {
+        namespace: requirements & _may_rely_on(prepared[namespace], before)
+        for namespace, requirements in required.items()
+        if namespace in prepared
     }
-    return usable if usable != before else before
+    return relied_on if relied_on != before else before
 
 
-def _reliable(prepared: PreparedClassSet, usable: Usable) -> Requirements:
+def _may_rely_on(prepared: PreparedClassSet, relied_on: ReliedOn) -> Requirements:
     """The requirements that rules may rely on: active ones, and retiring ones that rules in force rely on already."""
-    if not prepared.retiring:
-        return prepared.active
-    return prepared.active | (prepared.retiring & usable.get(prepared.classes.namespace, NO_REQUIREMENTS))
+    if not prepared.retiring_requirements:
+        return prepared.active_requirements
+    return prepared.active_requirements | (
+        prepared.retiring_requirements & relied_on.get(prepared.class_set.namespace, NO_REQUIREMENTS)
+    )

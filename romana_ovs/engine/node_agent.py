@@ -19,7 +19,7 @@ from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.segments import SegmentTable
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints, needs_endpoint
-from romana_ovs.engine.enforced import EnforcedRules, PreparedClasses
+from romana_ovs.engine.enforced import EnforcedRules, SharedAgentCache
 from romana_ovs.engine.pod_identities import PodIdentities, PodIdentity
 from romana_ovs.engine.policy_index import PolicyIndex, RuleSet
 from romana_ovs.engine.topology import Topology, topology_of
@@ -89,7 +89,7 @@ class NodeAgent:
         settings: Settings,
         state: Mapping[str, Any] | None = None,
         published: Published | Mapping[str, Any] | None = None,
-        shared: PreparedClasses | None = None,
+        shared: SharedAgentCache | None = None,
     ) -> None:
         """The agent of `node` with the endpoints of `state` and the `published` numbers, both as saved.
 
@@ -102,7 +102,7 @@ class NodeAgent:
         self.published: Published | None = None
         self.changes = 0
         self._rejected_published: Problem | None = None
-        self._shared = shared if shared is not None else PreparedClasses()
+        self._shared = shared if shared is not None else SharedAgentCache()
         self._settings = settings
         self._cluster: Cluster | None = None
         self._acknowledged = self._released = 0
@@ -334,7 +334,13 @@ class NodeAgent:
             "node": self.node,
             "addresses": self.allocator.to_json(),
             "worn": [
-                [key, dict(sorted(record.pod.labels.items())), *record.segment, record.number, pod_identity.identity]
+                [
+                    key,
+                    dict(sorted(record.pod.labels.items())),
+                    *record.segment,
+                    record.segment_number,
+                    pod_identity.identity,
+                ]
                 for key, pod_identity in self._identities.assigned.items()
                 for record in (pod_identity.record,)
             ],

@@ -11,7 +11,7 @@ from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.engine.enforced import PreparedClasses
+from romana_ovs.engine.enforced import SharedAgentCache
 from romana_ovs.engine.node_agent import NodeAgent, PendingAck
 from romana_ovs.engine.pods_by_node import PodsByNode
 from romana_ovs.engine.policy_index import RuleSet
@@ -61,7 +61,7 @@ class NodeAgents:
         self.stored: frozenset[str] = frozenset()
         self.may_wait = True
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
-        self._shared = PreparedClasses()
+        self._shared = SharedAgentCache()
         self._inputs = LastInputs()
         """What was the same for all agents in the last update."""
         self._rules: RuleSet | None = None

@@ -165,7 +165,7 @@ class PodIdentities:
         matcher = self._matchers[record.pod.namespace]
         had_class = old is not None and old.has_class
         find = matcher.find_known if had_class and may_wait else matcher.find_any
-        number = find(key, record.number, record.pod.labels)
+        number = find(key, record.segment_number, record.pod.labels)
         if number is not None:
             return PodIdentity(record, number)
         if old is not None and had_class and may_wait:
@@ -175,12 +175,12 @@ class PodIdentities:
                 )
             if not _same_labels(old.record, record):
                 return self._keep_previous(key, old)
-        return PodIdentity(record, identity(record.number, UNKNOWN_CLASS))
+        return PodIdentity(record, identity(record.segment_number, UNKNOWN_CLASS))
 
     def _keep_previous(self, key: PodKey, old: PodIdentity) -> PodIdentity:
         """The identity of a relabelled pod by its previous labels, in the present classes."""
         matcher = self._matchers[old.record.pod.namespace]
-        number = matcher.find_any(key, old.record.number, old.record.pod.labels)
+        number = matcher.find_any(key, old.record.segment_number, old.record.pod.labels)
         return PodIdentity(old.record, old.identity if number is None else number, waiting=True)
 
 
@@ -202,7 +202,7 @@ def _same_pod(one: EndpointRecord, other: EndpointRecord) -> bool:
 
 
 def _same_labels(one: EndpointRecord, other: EndpointRecord) -> bool:
-    return (one.number, one.pod.labels) == (other.number, other.pod.labels)
+    return (one.segment_number, one.pod.labels) == (other.segment_number, other.pod.labels)
 
 
 def class_infos(classes: ClassSet, reliable: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:

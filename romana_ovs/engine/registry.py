@@ -51,7 +51,7 @@ class SegmentMember:
 
     pod: Pod
     segment: SegmentKey
-    number: int
+    segment_number: int
 
 
 class Registry:
@@ -119,7 +119,7 @@ class Registry:
     @property
     def pending(self) -> bool:
         """Whether a step waits for an acknowledgement of nodes."""
-        return bool(self._lifecycle.unsettled) or self._classes.pending or self._foreign.pending
+        return bool(self._lifecycle.unsettled) or self._classes.unsettled or self._foreign.pending
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -166,10 +166,12 @@ class Registry:
         self._lifecycle.advance(
             acknowledged=known.acknowledged,
             released=known.released,
-            now=now,
-            blocked=lambda name: (first and lagging_pods.incomplete) or self._blocked_by_lagging(name, lagging_pods),
+            revision=now,
+            hold_back=lambda name: (
+                (first and lagging_pods.incomplete) or self._renumber_contradicted(name, lagging_pods)
+            ),
         )
-        self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, now=now)
+        self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, revision=now)
         self._refine(rules)
         for key, member in members.items():
             if self._pods.get(key) is member:
@@ -179,7 +181,7 @@ class Registry:
         self._classes.publish(
             self._lifecycle,
             epoch=self._last.epoch,
-            now=now,
+            revision=now,
             acknowledged=known.acknowledged,
             acknowledged_by_all=known.acknowledged_by_all,
         )
@@ -289,21 +291,21 @@ class Registry:
             pods.setdefault(member.pod.namespace, []).append(member)
         return LaggingPods(pods, any(self._unacknowledged.incomplete(node, lagging) for node in lagging))
 
-    def _blocked_by_lagging(self, namespace: str, lagging_pods: LaggingPods) -> bool:
-        """Whether one of the `lagging_pods` may have a class that does not match its labels.
+    def _renumber_contradicted(self, namespace: str, lagging_pods: LaggingPods) -> bool:
+        """Gives other numbers to classes that one of the `lagging_pods` may have although they do not match its labels.
 
-        Such classes get other numbers, which pods of lagging nodes do not have yet.
+        Returns whether there are any. Pods of lagging nodes do not have the new numbers yet.
         """
         adopted, requirements = self._lifecycle.adopted(namespace), self._lifecycle.of(namespace).keys()
         introduced = max(adopted.values(), default=0)
         contradicted = (
-            set(self._classes.published_before(namespace, before=introduced)) if lagging_pods.incomplete else set()
+            set(self._classes.published_before(namespace, revision=introduced)) if lagging_pods.incomplete else set()
         )
         for member in lagging_pods.pods.get(namespace, ()):
             matched = frozenset(requirement for requirement in requirements if requirement.matches(member.pod.labels))
             contradicted.update(
                 number
-                for number, matching in self._classes.matches(member, before=introduced).items()
+                for number, matching in self._classes.classes_pod_may_have(member, published_before=introduced).items()
                 if matching - adopted.keys() == matched - adopted.keys() and matching != matched
             )
         try:
@@ -338,7 +340,7 @@ def _needs_endpoint(cluster: Cluster, key: PodKey) -> bool:
 
 def _class_inputs(member: SegmentMember) -> tuple[str, int, Labels]:
     """The node of a pod, and the inputs of its class."""
-    return member.pod.node, member.number, member.pod.labels
+    return member.pod.node, member.segment_number, member.pod.labels
 
 
 def _add(counter: Counter[Key], key: Key, sign: int) -> None:

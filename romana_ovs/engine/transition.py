@@ -1,4 +1,4 @@
-"""Mixes the rules in force with newer ones of which some have to wait: namespaces do not wait for each other.
+"""Combines the rules in force with newer ones of which some have to wait; namespaces do not wait for each other.
 
 A rule with a new label requirement waits until pods use the classes that answer it. The policies of one namespace come
 into force together, so that one may replace another without a gap; those of different namespaces need not.
@@ -24,17 +24,18 @@ def with_namespaces(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet
     return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.requirements, rules.settings)
 
 
-def adopt_ready(
-    rules: RuleSet, target: RuleSet, reliable: Callable[[str, frozenset[LabelRequirement]], bool]
+def enforce_ready(
+    rules: RuleSet, target: RuleSet, may_rely_on: Callable[[str, frozenset[LabelRequirement]], bool]
 ) -> RuleSet:
     """`rules`, which are in force, with the policies of `target` from each namespace that need not wait.
 
-    `reliable` says whether rules may rely on these requirements in a namespace. While an old namespace has other
-    labels, all rules wait, as any may select by them.
+    `may_rely_on` says whether rules may rely on these requirements in a namespace. While an old namespace has other
+    labels, all rules wait, as any may select by them. Requirements of replaced policies stay until all of `target` is
+    in force, as policies that wait may have them.
     """
-    waiting = with_namespaces(rules, target.namespaces)
-    if any(label != waiting.namespaces[name] for name, label in target.namespaces.items()):
-        return waiting
+    unchanged_rules = with_namespaces(rules, target.namespaces)
+    if any(labels != unchanged_rules.namespaces[name] for name, labels in target.namespaces.items()):
+        return unchanged_rules
     names = [
         name
         for name in {**rules.by_namespace, **target.by_namespace}
@@ -43,26 +44,28 @@ def adopt_ready(
     old, new = _policies(rules, names), _policies(target, names)
     changed = {key: policy for key, policy in new.items() if old.get(key) is not policy}
     requirements = {key: _admitted(policy, target) for key, policy in changed.items()}
-    delayed = {
+    waiting_namespaces = {
         changed[key].key.namespace
         for key, required in requirements.items()
-        if not all(reliable(name, needed) for name, needed in required.items())
+        if not all(may_rely_on(name, needed) for name, needed in required.items())
     }
-    owners = {policy.key.namespace for policy in changed.values()} | {
+    changed_namespaces = {policy.key.namespace for policy in changed.values()} | {
         policy.key.namespace for key, policy in old.items() if key not in new
     }
-    if owners <= delayed:
-        return waiting
+    if changed_namespaces <= waiting_namespaces:
+        return unchanged_rules
     lists = dict(rules.by_namespace)
     for name in names:
-        lists[name] = _mixed(rules.by_namespace.get(name, ()), target.by_namespace.get(name, ()), delayed)
+        lists[name] = _mixed(rules.by_namespace.get(name, ()), target.by_namespace.get(name, ()), waiting_namespaces)
         if not lists[name]:
             del lists[name]
     all_required: LabelRequirements = rules.requirements
     for key, required in requirements.items():
-        if changed[key].key.namespace not in delayed:
+        if changed[key].key.namespace not in waiting_namespaces:
             all_required = joint_requirements(all_required, required)
-    return RuleSet(MappingProxyType(lists), waiting.namespaces, MappingProxyType(dict(all_required)), target.settings)
+    return RuleSet(
+        MappingProxyType(lists), unchanged_rules.namespaces, MappingProxyType(dict(all_required)), target.settings
+    )
 
 
 def _policies(rules: RuleSet, names: list[str]) -> _Policies:
@@ -76,9 +79,9 @@ def _admitted(policy: NormalPolicy, target: RuleSet) -> LabelRequirements:
     return {name: needed for name, needed in admitted.items() if needed}
 
 
-def _mixed(old: Listed, new: Listed, delayed: set[str]) -> Listed:
-    """The policies of `new`, except that delayed namespaces have those of `old`."""
-    kept = [item for item in old if item[1].key.namespace in delayed]
-    ready = [item for item in new if item[1].key.namespace not in delayed]
+def _mixed(old: Listed, new: Listed, waiting_namespaces: set[str]) -> Listed:
+    """The policies of `new`, except that waiting namespaces have those of `old`."""
+    kept = [item for item in old if item[1].key.namespace in waiting_namespaces]
+    ready = [item for item in new if item[1].key.namespace not in waiting_namespaces]
     mixed = tuple(sorted((*kept, *ready), key=lambda item: item[0]))
     return old if len(mixed) == len(old) and all(a[1] is b[1] for a, b in zip(mixed, old, strict=True)) else mixed

@@ -30,7 +30,7 @@ class UnacknowledgedPods:
     def add(self, previous: NumberedPod, since: int) -> None:
         """Add the `previous` state of a pod that changed in revision `since`."""
         pods = self._pods.setdefault(previous.pod.node, {})
-        pods[previous.number, previous.pod.namespace, previous.pod.labels] = (previous, since)
+        pods[previous.segment_number, previous.pod.namespace, previous.pod.labels] = (previous, since)
         if len(pods) > MAX_PER_NODE:
             del self._pods[previous.pod.node]
             self._unknown[previous.pod.node] = since
