@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.controller_process import Controller
+from tests.support.frames import udp_hex
 from tests.support.manifests import PORT_80_POLICY, TWO_NODES, placed_pod
 from tests.support.private_ovs import Ovs, needs_ovs, ofports
 from tests.support.waiting import eventually
@@ -74,6 +75,29 @@ def test_a_wait_that_was_left_set_ends(one: tuple[Ovs, Controller]) -> None:
     eventually(lambda: not _waits(ovs), "the wait is over")
     controller.settled()
     assert ofports(ovs) == ports
+
+
+def test_an_upgrade_forgets_only_what_has_another_owner(one: tuple[Ovs, Controller]) -> None:
+    """By the marks of the ports; the new owner of an address may have come while the switch was away."""
+    ovs, controller = one
+    x, y = (controller.state["pods"][key]["address"] for key in ("a/x", "a/y"))
+    place = next(line for line in ovs.flows("br-int") if "in_port=1," in line and f"nw_src={x} " in line)
+    zone = int(re.search(r"set_field:0x([0-9a-f]+)0000/0xffff0000->reg11", place)[1], 16)  # type: ignore[index]
+    assert controller.stop() == 0
+    ovs.kill_switch()
+    ovs.vsctl("--no-wait", "set", "open_vswitch", ".", "other_config:flow-restore-wait=true")
+    ovs.start_switch()
+    for address in (x, y):
+        commit = f"in_port=LOCAL,packet={udp_hex(address, '10.9.9.9')},actions=ct(commit,zone={zone})"
+        ovs.ofctl("br-int", "packet-out", commit)
+    assert ovs.appctl("dpctl/dump-conntrack", f"zone={zone}").count("udp") == 2
+    ovs.vsctl("--no-wait", "set", "interface", "py", f'external_ids:romana-programmed="a/former {y}"')
+    controller.start()
+    controller.until(lambda state: state["nodes"].get("node1", {}).get("state") == "synced", "it is programmed")
+    assert _waits(ovs)
+    connections = ovs.appctl("dpctl/dump-conntrack", f"zone={zone}")
+    assert x in connections
+    assert y not in connections
 
 
 def test_a_primary_controller_is_no_way_to_upgrade(one: tuple[Ovs, Controller]) -> None:

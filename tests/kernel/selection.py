@@ -75,7 +75,7 @@ SELECTIONS = (
     # From here on the module sctp is loaded, and answers to what is for the emulator's own SCTP, too.
     Selection(
         "restarts of Open vSwitch under TCP, UDP and SCTP",
-        ("tests/integration/test_switch_restart.py",),
+        ("tests/integration/test_switch_restart.py", "tests/integration/test_app_flow_restore.py"),
         sample=(
             "tests/integration/test_switch_restart.py::test_connections_go_on_over_a_killed_and_restarted_switch[node2]",
         ),
