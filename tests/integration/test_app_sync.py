@@ -159,7 +159,7 @@ def test_foreign_flows_survive_and_are_not_overwritten(one: tuple[Ovs, Controlle
     flows = ovs.flows("br-int")
     assert len([line for line in flows if "cookie=0x1234" in line]) == 1
     assert len([line for line in flows if "cookie=0x99" in line]) == 1
-    assert any("not ours" in problem for problem in state["problems"])
+    assert any("a foreign flow already has the match" in problem for problem in state["problems"])
 
 
 def test_a_refused_flow_is_reported_and_never_programmed(one: tuple[Ovs, Controller]) -> None:
