@@ -73,7 +73,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2)])
     assert _metered(ovs) == {1, 2}
     assert len(_fixed_meters(ovs)) == 4
-    controller.write("more.yaml", placed_pod("z"))
+    controller.after_change(lambda: controller.write("more.yaml", placed_pod("z")))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])
     controller.after_change(lambda: ovs.vsctl("del-port", "px"))
@@ -129,7 +129,7 @@ def test_orphans_go_on_resync_and_an_edit_is_one_message(one: tuple[Ovs, Control
 def test_a_meter_that_the_switch_refuses_is_told_and_made_good(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
     _add(ovs, _ours(3, 1))
-    controller.write("more.yaml", placed_pod("z"))
+    controller.after_change(lambda: controller.write("more.yaml", placed_pod("z")))
     ovs.port("br-int", "pz", iface_id="a/z", ofport=3)
     controller.until(lambda state: state["pods"].get("a/z", {}).get("port") == 3, "pod and port meet")
     controller.settled()

@@ -96,7 +96,7 @@ def test_a_killed_controller_leaves_the_switch_as_it_is(one: tuple[Ovs, Controll
 
 def test_flows_come_back_after_the_switch_process_dies(one: tuple[Ovs, Controller]) -> None:
     ovs, controller = one
-    controller.write("more.yaml", placed_pod("z"))
+    controller.after_change(lambda: controller.write("more.yaml", placed_pod("z")))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     before = ovs.flows("br-int")
     ovs.kill_switch()
@@ -179,7 +179,7 @@ def test_a_refused_flow_is_reported_and_never_programmed(one: tuple[Ovs, Control
         "flow_tables:0=@ft",
     )
     limited = ovs.flows("br-int")
-    controller.write("more.yaml", placed_pod("z"))
+    controller.after_change(lambda: controller.write("more.yaml", placed_pod("z")))
     ovs.port("br-int", "pz", iface_id="a/z", ofport=3)
     state = controller.until(
         lambda state: any("TABLE_FULL" in text for text in state["problems"]), "the refusal is told"
