@@ -19,6 +19,7 @@ _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _IFNAME = re.compile(r"[^/:\s]{1,15}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _UID = re.compile(r"[A-Za-z0-9-]*")
+_VALID = "cni.dev/valid-attachments"
 _UNSUPPORTED = ("ipam", "dns", "runtimeConfig")
 """Parts of a configuration that would change addresses or names, which are not this configuration's to say."""
 
@@ -114,11 +115,11 @@ def _check_supported(config: Mapping[str, Any]) -> None:
 
 
 def _valid_attachments(config: Mapping[str, Any]) -> frozenset[Attachment]:
-    """The attachments that a GC keeps. A list that cannot be read must not count as an empty one."""
-    listed = config.get("cni.dev/valid-attachments")
+    """The attachments that a GC keeps. libcni writes null for none; a list that is missing must not count as empty."""
+    listed = config.get(_VALID, "") if config.get(_VALID, "") is not None else []
     try:
         if not isinstance(listed, list):
             raise TypeError
         return frozenset(Attachment(str(each["containerID"]), str(each["ifname"])) for each in listed)
     except (KeyError, TypeError) as error:
-        raise CniError(errors.INVALID_CONFIGURATION, "cni.dev/valid-attachments is no list of attachments") from error
+        raise CniError(errors.INVALID_CONFIGURATION, f"{_VALID} is no list of attachments") from error

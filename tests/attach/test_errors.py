@@ -118,6 +118,9 @@ def test_7_check_without_the_result_of_add(node: CniNode, x: Sandbox) -> None:
 def test_7_gc_without_a_list_keeps_everything(node: CniNode, x: Sandbox) -> None:
     node.add(x)
     assert node.call("GC").code == 7
+    unreadable: tuple[object, ...] = ("", {}, [{"containerID": x.container}], ["x"])
+    for listed in unreadable:
+        assert node.call("GC", None, node.config(**{"cni.dev/valid-attachments": listed})).code in (6, 7)
     assert len(node.ports()) == 1
     node.delete(x)
 
