@@ -28,7 +28,7 @@ class ClassMembers:
 
         Returns the pods for which no class is left, and why.
         """
-        self._tombstones.retain_namespaces(rules.namespaces)
+        self._tombstones.retain_namespaces(rules.namespace_labels)
         for pod in self._allocator.set_requirements(requirements):
             if pod not in self._tombstones:
                 self._count(pod, self._allocator.identity_of(pod))

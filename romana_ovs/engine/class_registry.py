@@ -46,36 +46,36 @@ class ClassRegistry:
         self._allocator = ClassAllocator.of(record_of(base))
         saved = [
             ClassTombstone(segment, namespace, labels)
-            for namespace, class_set in base.namespaces.items()
+            for namespace, class_set in base.class_sets.items()
             for segment, labels in class_set.tombstones
         ]
         self._tombstones = ClassTombstones(self._allocator, saved)
         self._members = ClassMembers(self._allocator, self._tombstones)
-        self._published: Mapping[str, ClassSet] = base.namespaces
+        self._published: Mapping[str, ClassSet] = base.class_sets
         self._pending: dict[int, tuple[str, float]] = {
             identity: (namespace, revision)
-            for namespace, class_set in base.namespaces.items()
+            for namespace, class_set in base.class_sets.items()
             for identity in class_set.pending
         }
         self._published_in: dict[int, int] = {}
         self._replaced: dict[int, tuple[str, int]] = {}
         self._retiring = {
             identity: (namespace, revision)
-            for namespace, class_set in base.namespaces.items()
+            for namespace, class_set in base.class_sets.items()
             for identity in class_set.retiring
         }
         self._retired = {
             identity: (namespace, revision)
-            for namespace, class_set in base.namespaces.items()
+            for namespace, class_set in base.class_sets.items()
             for identity in class_set.retired
         }
         self._base_classes = frozenset(
-            identity for class_set in base.namespaces.values() for identity in class_set.classes
+            identity for class_set in base.class_sets.values() for identity in class_set.classes
         )
         self._classes: Mapping[int, ClassInfo] = MappingProxyType({})
         self._matches: dict[str, Matches] = {}
         for identity, (namespace, _) in self._retiring.items():
-            self._matches.setdefault(namespace, {})[identity] = base.namespaces[namespace].classes[identity]
+            self._matches.setdefault(namespace, {})[identity] = base.class_sets[namespace].classes[identity]
         self._tombstones_by_namespace = self._tombstones.by_namespace()
         self._tombstone_changes = self._tombstones.changes
         self._overrides: dict[str, dict[PodKey, int]] = {}
@@ -308,14 +308,14 @@ def record_of(base: Published) -> ClassRecord:
     """The record that restores the class allocator of `base`."""
     entries = tuple(
         ClassEntry(identity, namespace, matching, frozenset(classes.requirements) - matching)
-        for namespace, classes in base.namespaces.items()
+        for namespace, classes in base.class_sets.items()
         for identity, matching in classes.classes.items()
         if identity not in classes.retiring
     )
-    overrides = {pod: identity for classes in base.namespaces.values() for pod, identity in classes.overrides.items()}
+    overrides = {pod: identity for classes in base.class_sets.values() for pod, identity in classes.overrides.items()}
     requirements = {
         namespace: frozenset(classes.requirements)
-        for namespace, classes in base.namespaces.items()
+        for namespace, classes in base.class_sets.items()
         if classes.requirements
     }
     return ClassRecord(requirements, dict(base.next_class), entries, overrides)

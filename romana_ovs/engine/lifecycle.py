@@ -3,6 +3,18 @@
     INTRODUCED -> ADOPTED -> ACTIVE -> RETIRING -> removed
                                 ^---------'
 A requirement may retire only while no other is being rolled out: a node whose newer rules wait still uses older ones.
+
+An example: a policy of a namespace with pods begins to select `tier in (db)`, and is deleted later.
+
+    revision 7   INTRODUCED   class sets have the new classes; pods keep theirs, and the rules wait
+    all nodes acknowledge 7
+    revision 8   ADOPTED      pods use the new classes; the rules still wait
+    all nodes acknowledge 8
+    revision 9   ACTIVE       nodes that have read 9 bring the rules into force
+    the policy is deleted
+    revision 10  RETIRING     rules that rely on it may go on, no others begin to
+    all nodes report `released` 10: no table relies on it
+    revision 11  removed      classes that differed by it alone are one again
 """
 
 from __future__ import annotations

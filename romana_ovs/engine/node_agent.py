@@ -177,7 +177,7 @@ class NodeAgent:
             return
         changed = self._update_endpoints(cluster, pods, self.published)
         rules = rules if rules is not None else self._policies.update(cluster)
-        self._enforced.update(rules, self.published.namespaces, may_wait=may_wait)
+        self._enforced.update(rules, self.published.class_sets, may_wait=may_wait)
         self._update_identities(self.published, changed, may_wait=may_wait)
 
     def update_rules(self, rules: RuleSet, *, may_wait: bool = True) -> bool:
@@ -185,13 +185,13 @@ class NodeAgent:
         if self.published is None:
             return False
         before = self._enforced.state
-        self._enforced.update(rules, self.published.namespaces, may_wait=may_wait)
+        self._enforced.update(rules, self.published.class_sets, may_wait=may_wait)
         updated = self._update_identities(self.published, EndpointChange.INPUTS_UNCHANGED, may_wait=may_wait)
         return updated or not self._enforced.state.reports_as(before)
 
     def _update_identities(self, published: Published, endpoints: EndpointChange, *, may_wait: bool) -> bool:
         """Updates the identities of pods after the `endpoints`; returns False when no input is new."""
-        matchers, enforced = self._shared.matchers(published.namespaces), self._enforced.state.version
+        matchers, enforced = self._shared.matchers(published.class_sets), self._enforced.state.version
         current = self._identities.is_current(matchers, may_wait=may_wait, enforced=enforced)
         if endpoints is EndpointChange.INPUTS_UNCHANGED and current:
             return False

@@ -31,7 +31,7 @@ class RuleSet:
     """The policies that may concern each namespace, the labels of namespaces, and the requirements in use."""
 
     by_namespace: Mapping[str, Listed]
-    namespaces: Mapping[str, Labels]
+    namespace_labels: Mapping[str, Labels]
     requirements: LabelRequirements
     settings: Settings = field(default_factory=Settings)
 

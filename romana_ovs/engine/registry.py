@@ -75,7 +75,7 @@ class Registry:
                 f"say ({_plan_text(self.plan)}): restore the settings, or remove the Allocation and every ClassSet to "
                 "give every pod a new address"
             )
-        last = max([before.revision, *(classes.revision for classes in before.namespaces.values())])
+        last = max([before.revision, *(classes.revision for classes in before.class_sets.values())])
         self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
         self._changed = True
         now = last + 1
@@ -84,7 +84,7 @@ class Registry:
         self._foreign = ForeignAddresses(before, now)
         self._classes = ClassRegistry(before, now)
         self._lifecycle = RequirementLifecycle(
-            {name: classes.requirements for name, classes in before.namespaces.items()}, now
+            {name: classes.requirements for name, classes in before.class_sets.items()}, now
         )
         self._policies = PolicyIndex()
         self._cluster: Cluster | None = None
@@ -279,7 +279,7 @@ class Registry:
         return address not in self._blocked and address not in self._foreign.claims
 
     def _refine(self, rules: RuleSet) -> None:
-        if self._refine_inputs.replace((self._lifecycle.changes, rules.namespaces)):
+        if self._refine_inputs.replace((self._lifecycle.changes, rules.namespace_labels)):
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
                 self._refuse(key, refused)
 
@@ -327,7 +327,7 @@ class Registry:
             free_hosts=self._hosts.free,
             retired_hosts=self._hosts.retired,
             foreign=self._foreign.claims,
-            namespaces=self._classes.published,
+            class_sets=self._classes.published,
         )
         if self._changed or new != replace(last, revision=now):
             self._last, self._changed = new, False

@@ -57,7 +57,7 @@ def _published(allocator: Allocator, addresses: Mapping[str, Any], identities: M
         hosts=allocator.hosts,
         free_hosts=tuple(int(number) for number in addresses["host_numbers"]),
         foreign=MappingProxyType(dict(sorted(foreign.items()))),
-        namespaces=MappingProxyType(_class_sets(record, identities.get("remnants", ()))),
+        class_sets=MappingProxyType(_class_sets(record, identities.get("remnants", ()))),
     )
 
 

@@ -20,7 +20,7 @@ _Policies = dict[tuple[str, str, str], NormalPolicy]
 
 def with_namespaces(rules: RuleSet, namespaces: Mapping[str, Labels]) -> RuleSet:
     """`rules`, which are in force, with the labels of new namespaces; old namespaces keep their labels."""
-    labels = {name: rules.namespaces.get(name, new) for name, new in namespaces.items()}
+    labels = {name: rules.namespace_labels.get(name, new) for name, new in namespaces.items()}
     return RuleSet(rules.by_namespace, MappingProxyType(labels), rules.requirements, rules.settings)
 
 
@@ -33,8 +33,8 @@ def enforce_ready(
     labels, all rules wait, as any may select by them. Requirements of replaced policies stay until all of `target` is
     in force, as policies that wait may have them.
     """
-    unchanged_rules = with_namespaces(rules, target.namespaces)
-    if any(labels != unchanged_rules.namespaces[name] for name, labels in target.namespaces.items()):
+    unchanged_rules = with_namespaces(rules, target.namespace_labels)
+    if any(labels != unchanged_rules.namespace_labels[name] for name, labels in target.namespace_labels.items()):
         return unchanged_rules
     names = [
         name
@@ -64,7 +64,7 @@ def enforce_ready(
         if changed[key].key.namespace not in waiting_namespaces:
             all_required = joint_requirements(all_required, required)
     return RuleSet(
-        MappingProxyType(lists), unchanged_rules.namespaces, MappingProxyType(dict(all_required)), target.settings
+        MappingProxyType(lists), unchanged_rules.namespace_labels, MappingProxyType(dict(all_required)), target.settings
     )
 
 
@@ -74,7 +74,7 @@ def _policies(rules: RuleSet, names: list[str]) -> _Policies:
 
 def _admitted(policy: NormalPolicy, target: RuleSet) -> LabelRequirements:
     """The requirements of `policy` by namespace, as far as the budgets of namespaces admit them."""
-    required = requirements_by_namespace((policy,), target.namespaces, settings=target.settings)
+    required = requirements_by_namespace((policy,), target.namespace_labels, settings=target.settings)
     admitted = {name: needed & target.requirements.get(name, NO_REQUIREMENTS) for name, needed in required.items()}
     return {name: needed for name, needed in admitted.items() if needed}
 

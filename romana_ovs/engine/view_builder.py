@@ -88,7 +88,7 @@ class NodeViewBuilder:
             tenants=self._tenants.get((shared.tenants, tenants, cluster.settings), _tenant_matches),
             segments=shared.segments,
             classes=shared.classes,
-            namespaces=shared.rules.namespaces,
+            namespaces=shared.rules.namespace_labels,
             policies=self._policies.get(
                 (shared.rules.lists(names), tenants), lambda *_: shared.rules.concerning(names, tenants)
             ),

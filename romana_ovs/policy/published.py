@@ -95,7 +95,7 @@ class Published:
     free_hosts: tuple[int, ...] = (0,)
     retired_hosts: frozenset[int] = frozenset()
     foreign: Mapping[IPv4Address, Claim] = field(default_factory=_frozen)
-    namespaces: Mapping[str, ClassSet] = field(default_factory=_frozen)
+    class_sets: Mapping[str, ClassSet] = field(default_factory=_frozen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def test_objects_before_the_marker_start_no_round() -> None:
     numbers = listed()
     assert numbers.listed
     assert not numbers.apply([observed(allocation_object(published), 1)])
-    for version, classes in enumerate(published.namespaces.values(), start=2):
+    for version, classes in enumerate(published.class_sets.values(), start=2):
         assert not numbers.apply([observed(class_set_object(classes), version)])
     assert numbers.apply([observed(marker_object(published), 99)])
     assert numbers.published == published
@@ -71,6 +71,6 @@ def test_numbers_beside_a_report_start_a_round() -> None:
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = listed()
     numbers.apply([report(1)], contents=False)
-    objects = [observed(class_set_object(one), index) for index, one in enumerate(published.namespaces.values(), 2)]
+    objects = [observed(class_set_object(one), index) for index, one in enumerate(published.class_sets.values(), 2)]
     batch = [observed(allocation_object(published), 1), *objects, observed(marker_object(published), 99), report(2)]
     assert numbers.apply(batch, contents=False)

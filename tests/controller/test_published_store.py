@@ -62,12 +62,12 @@ def test_a_damaged_allocation_leaves_the_previous_in_force() -> None:
 def test_a_damaged_class_set_costs_only_itself() -> None:
     server = published()
     numbers = shelf_of(server)
-    assert numbers.published is not None and "shop" in numbers.published.namespaces
+    assert numbers.published is not None and "shop" in numbers.published.class_sets
     messages = listen(server, numbers)
     server.put(CLASS_SETS, "shop", spec={"classes": 7})
     numbers.apply(messages)
     assert [(problem.kind, problem.name) for problem in numbers.problems] == [("ClassSet", "shop")]
-    assert numbers.published is not None and "shop" in numbers.published.namespaces
+    assert numbers.published is not None and "shop" in numbers.published.class_sets
 
 
 def test_a_report_that_cannot_be_read_acknowledges_nothing() -> None:

@@ -60,7 +60,7 @@ def rounds(simulation: RegistryAndAgents, count: int) -> Iterator[int]:
 
 def stages(simulation: RegistryAndAgents, namespace: str = "ns") -> dict[LabelRequirement, Stage]:
     """The stages of a namespace's requirements, as last published."""
-    return dict(simulation.messages[-1].namespaces[namespace].requirements)
+    return dict(simulation.messages[-1].class_sets[namespace].requirements)
 
 
 def in_force(simulation: RegistryAndAgents, name: str) -> list[str]:

@@ -50,18 +50,18 @@ def test_a_host_number_is_reused_once_every_node_released_it() -> None:
 def test_a_retired_class_is_reserved_until_all_released_it() -> None:
     at = cluster(pod("a"), pod("other/b", "node2"))
     simulation = settled(pod("a"), pod("other/b", "node2"))
-    (number,) = simulation.messages[-1].namespaces["other"].classes
+    (number,) = simulation.messages[-1].class_sets["other"].classes
     simulation.change(at.without(pod("other/b")).without(at.namespaces["other"]))
     simulation.registry_looks(newest(simulation))
-    assert simulation.messages[-1].namespaces["other"].retired == {number}
+    assert simulation.messages[-1].class_sets["other"].retired == {number}
     for name in simulation.nodes:
         update_agent(simulation, name)
     confirm(simulation, "node1", "node2")
     simulation.registry_looks(newest(simulation))
-    assert simulation.messages[-1].namespaces["other"].retired == {number}
+    assert simulation.messages[-1].class_sets["other"].retired == {number}
     confirm(simulation, "node3")
     simulation.registry_looks(newest(simulation))
-    assert "other" not in simulation.messages[-1].namespaces
+    assert "other" not in simulation.messages[-1].class_sets
 
 
 def test_only_a_full_segment_grows_when_its_node_asks() -> None:

@@ -46,8 +46,8 @@ def test_a_pod_of_an_unknown_class_gets_its_segments_rules() -> None:
     simulation.registry_looks(newest(simulation))
     update_agent(simulation, "node1")
     number = simulation.nodes["node1"].identity_of(PodKey("ns/b"))
-    assert simulation.messages[-1].namespaces["ns"].classes[known(number)] == {APP}
-    assert number in simulation.messages[-1].namespaces["ns"].pending
+    assert simulation.messages[-1].class_sets["ns"].classes[known(number)] == {APP}
+    assert number in simulation.messages[-1].class_sets["ns"].pending
 
 
 def test_a_relabelled_pod_keeps_its_class_until_all_know_the_new() -> None:
@@ -174,7 +174,7 @@ def test_a_node_with_a_pod_of_a_wrong_class_acknowledges_nothing() -> None:
     simulation = settled(pod("a", app="web"), pod("b"))
     node = simulation.nodes["node1"]
     had = node.report.acknowledged
-    (classes,) = simulation.messages[-1].namespaces.values()
+    (classes,) = simulation.messages[-1].class_sets.values()
     (number,) = classes.classes
     answering = replace(
         classes,
@@ -182,14 +182,14 @@ def test_a_node_with_a_pod_of_a_wrong_class_acknowledges_nothing() -> None:
         classes={number: frozenset(), number + 1: frozenset({APP})},
         pending=frozenset({number + 1}),
     )
-    node.update(simulation.cluster, replace(known(node.published), revision=had + 1, namespaces={"ns": answering}))
+    node.update(simulation.cluster, replace(known(node.published), revision=had + 1, class_sets={"ns": answering}))
     assert (node.identity_of(PodKey("ns/a")), node.rules_waiting, node.pending_ack.revision) == (number, True, 0)
     node.update(simulation.cluster, None, may_wait=False)
     assert node.identity_of(PodKey("ns/a")) == number + 1 and not node.rules_waiting
     assert node.pending_ack.revision == had + 1
     settled_classes = replace(answering, pending=frozenset())
     node.update(
-        simulation.cluster, replace(known(node.published), revision=had + 2, namespaces={"ns": settled_classes})
+        simulation.cluster, replace(known(node.published), revision=had + 2, class_sets={"ns": settled_classes})
     )
     assert node.identity_of(PodKey("ns/a")) == number + 1 and node.pending_ack.revision == had + 2
 
@@ -238,12 +238,12 @@ def test_a_class_that_an_away_node_may_misuse_is_renumbered() -> None:
         (Stage.ACTIVE, False, False),
     ]
     assert simulation.nodes["node1"].identity_of(PodKey("ns/a")) == old and in_force(simulation, "node3") == ["not-web"]
-    assert old in simulation.messages[-1].namespaces["ns"].retired
+    assert old in simulation.messages[-1].class_sets["ns"].retired
     simulation.settle()
-    assert simulation.messages[-1].namespaces["ns"].classes[
+    assert simulation.messages[-1].class_sets["ns"].classes[
         known(simulation.nodes["node1"].identity_of(PodKey("ns/a")))
     ] == {APP}
-    assert simulation.messages[-1].namespaces["ns"].retired == frozenset()
+    assert simulation.messages[-1].class_sets["ns"].retired == frozenset()
 
 
 def test_a_restarted_registry_goes_on_with_renumbering() -> None:
@@ -260,7 +260,7 @@ def test_a_restarted_registry_goes_on_with_renumbering() -> None:
             assert simulation.nodes["node2"].identity_of(PodKey("ns/b")) in known(simulation.view("node3")).classes
             confirm(simulation, "node2", "node3")
         assert stages(simulation) == {APP: Stage.ACTIVE}
-        assert old not in simulation.messages[-1].namespaces["ns"].classes
+        assert old not in simulation.messages[-1].class_sets["ns"].classes
         simulation.settle()
 
 

@@ -44,7 +44,7 @@ PATIENT_ROUNDS = 20
 
 def objects_of(published: Published) -> PublishedObjects:
     """What the API server would have of `published`, by way of its JSON."""
-    sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
+    sets = {name: class_set_object(each) for name, each in published.class_sets.items()}
     plain = json.loads(json.dumps([allocation_object(published), {**sets, COMPLETE_MARKER: marker_object(published)}]))
     return PublishedObjects(*plain)
 
@@ -67,12 +67,12 @@ def tables(view: NodeView) -> dict[FlowKey, Flow]:
 
 def partly(before: Published, after: Published, early: frozenset[str]) -> Published:
     """What a node sees while `after` is being written: class sets one by one, the marker not yet."""
-    sets = dict(before.namespaces)
+    sets = dict(before.class_sets)
     for name in early:
         sets.pop(name, None)
-        if name in after.namespaces:
-            sets[name] = after.namespaces[name]
-    return replace(after, revision=before.revision, namespaces=MappingProxyType(dict(sorted(sets.items()))))
+        if name in after.class_sets:
+            sets[name] = after.class_sets[name]
+    return replace(after, revision=before.revision, class_sets=MappingProxyType(dict(sorted(sets.items()))))
 
 
 class RegistryAndAgents:

@@ -125,15 +125,15 @@ def _class_sets(
         body, problem = _object_or_emptied(classes)
         return ClassSetPlan(_write_over(raw, body), problem)
 
-    cache.plans.retain(desired.namespaces)
+    cache.plans.retain(desired.class_sets)
     plans = {
-        name: cache.plans.get(name, (stored.get(name), classes), plan) for name, classes in desired.namespaces.items()
+        name: cache.plans.get(name, (stored.get(name), classes), plan) for name, classes in desired.class_sets.items()
     }
     cache.problems = {name: problem for name, (_, problem) in plans.items() if problem is not None}
     changed = tuple(write for write, _ in plans.values() if write is not None)
     gone = []
     for name, raw in stored.items():
-        if name not in desired.namespaces and name != COMPLETE_MARKER:
+        if name not in desired.class_sets and name != COMPLETE_MARKER:
             _check_term(name, raw, desired, base)
             gone.append(Write(Verb.DELETE, "ClassSet", name, resource_version=_resource_version(raw)))
     return changed, tuple(gone)

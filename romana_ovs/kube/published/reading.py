@@ -67,7 +67,7 @@ class PublishedReader:
             lambda candidates, segments: _consistent(candidates, segments, self._last_consistent),
         )
         revision = min(complete, published.revision)
-        return replace(published, namespaces=self._last_consistent, revision=revision), (*problems, *clashes)
+        return replace(published, class_sets=self._last_consistent, revision=revision), (*problems, *clashes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,4 +350,4 @@ def published_from_json(data: Any) -> Published:
     namespaces, problems = _consistent(class_sets, {indexes[0] for indexes in published.indexes.values()})
     if problems:
         raise InputError(*problems)
-    return replace(published, namespaces=namespaces)
+    return replace(published, class_sets=namespaces)

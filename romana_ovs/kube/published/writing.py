@@ -175,7 +175,7 @@ def _check_size(raw: dict[str, Any], limit: int | None = MAX_OBJECT_BYTES) -> di
 
 def published_to_json(published: Published) -> dict[str, Any]:
     """`published` in plain values of JSON, for a state file: its objects, however large."""
-    sets = [class_set_object(classes, limit=None) for classes in published.namespaces.values()]
+    sets = [class_set_object(classes, limit=None) for classes in published.class_sets.values()]
     return {"allocation": allocation_object(published, limit=None), "classSets": sets}
 
 
@@ -193,7 +193,7 @@ class PublishedJson:
         return self._text.get((published,), self._encode)
 
     def _encode(self, published: Published) -> str:
-        sets = self._sets.update(published.namespaces, self._encode_class_set)
+        sets = self._sets.update(published.class_sets, self._encode_class_set)
         allocation = self._write(allocation_object(published, limit=None))
         return f'{{"allocation":{allocation},"classSets":[{",".join(sets.values())}]}}'
 

@@ -40,7 +40,7 @@ PUBLISHED = Published(
     free_hosts=(4, 3),
     retired_hosts=frozenset({1}),
     foreign={IPv4Address("10.0.0.9"): Claim("node1", granted=True), IPv4Address("1.2.3.4"): Claim("x", granted=False)},
-    namespaces={"alpha": ALPHA},
+    class_sets={"alpha": ALPHA},
 )
 REPORT = Report(
     node="node1",

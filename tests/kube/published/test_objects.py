@@ -47,7 +47,7 @@ def plain(value: object) -> Any:
 
 
 def objects(published: Published = PUBLISHED) -> PublishedObjects:
-    sets = {name: class_set_object(each) for name, each in published.namespaces.items()}
+    sets = {name: class_set_object(each) for name, each in published.class_sets.items()}
     return PublishedObjects(
         plain(allocation_object(published)), plain({**sets, COMPLETE_MARKER: marker_object(published)})
     )
@@ -184,7 +184,7 @@ def test_a_damaged_class_set_is_left_out_or_stays_what_it_was(change: dict[str, 
     damaged["alpha"]["spec"].update(change)
     published, problems = PublishedReader().read(replace(whole, class_sets=damaged))
     assert [(each.kind, each.name, each.field) for each in problems] == [("ClassSet", "alpha", field)]
-    assert published == replace(PUBLISHED, namespaces={})
+    assert published == replace(PUBLISHED, class_sets={})
     reader.read(whole)
     assert reader.read(replace(whole, class_sets=damaged)) == (PUBLISHED, problems)
 
@@ -200,7 +200,7 @@ def test_objects_of_another_kind_name_or_form_are_refused() -> None:
     )
     for raw in broken:
         found, problems = read(replace(whole, class_sets={**whole.class_sets, "alpha": raw}))
-        assert found.namespaces == {} and len(problems) == 1
+        assert found.class_sets == {} and len(problems) == 1
     for raw in ({"kind": "Pod", "spec": {}}, {"kind": "Allocation"}, {"kind": "Allocation", "spec": []}):
         with pytest.raises(InputError):
             PublishedReader().read(PublishedObjects(raw))
@@ -208,29 +208,29 @@ def test_objects_of_another_kind_name_or_form_are_refused() -> None:
 
 def test_a_duplicate_class_counts_in_the_newest_class_set() -> None:
     late = replace(ALPHA, namespace="beta", overrides={}, tombstones=(), retired=frozenset(), epoch=4, revision=2)
-    both = objects(replace(PUBLISHED, namespaces={"alpha": ALPHA, "beta": late}))
+    both = objects(replace(PUBLISHED, class_sets={"alpha": ALPHA, "beta": late}))
     found, problems = read(both)
-    assert found.namespaces == {"beta": late}
+    assert found.class_sets == {"beta": late}
     (problem,) = problems
     assert str(problem) == "ClassSet alpha: spec.classes: class 0x10001 belongs to namespace beta"
 
 
 def test_a_class_of_a_segment_that_was_not_given_is_left_out() -> None:
     strange = replace(ALPHA, classes={identity(7, 1): frozenset()}, pending=frozenset(), overrides={})
-    found, problems = read(objects(replace(PUBLISHED, namespaces={"alpha": strange})))
-    assert found.namespaces == {} and "does not have" in problems[0].reason
+    found, problems = read(objects(replace(PUBLISHED, class_sets={"alpha": strange})))
+    assert found.class_sets == {} and "does not have" in problems[0].reason
 
 
 def test_a_class_set_ahead_of_its_allocation_is_not_used_yet() -> None:
     later = replace(ALPHA, classes={**ALPHA.classes, identity(7, 1): frozenset()}, revision=ALPHA.revision + 1)
-    new = objects(replace(PUBLISHED, namespaces={"alpha": later}))
+    new = objects(replace(PUBLISHED, class_sets={"alpha": later}))
     reader = PublishedReader()
     reader.read(objects())
     for _ in range(2):
         found, problems = read(PublishedObjects(objects().allocation, plain(new.class_sets)), reader)
-        assert found.namespaces == {"alpha": ALPHA} and "does not have" in problems[0].reason
+        assert found.class_sets == {"alpha": ALPHA} and "does not have" in problems[0].reason
     indexes = {**PUBLISHED.indexes, SegmentKey("alpha", "new"): (7,), SegmentKey("alpha", "default"): (4,)}
-    published = replace(PUBLISHED, indexes=indexes, namespaces={"alpha": later})
+    published = replace(PUBLISHED, indexes=indexes, class_sets={"alpha": later})
     assert reader.read(objects(published)) == (published, ())
 
 
@@ -293,13 +293,13 @@ def large() -> Published:
         sets[name] = ClassSet(name, {WEB: Stage.ACTIVE}, classes, epoch=1, revision=number)
     hosts = {f"node-{number:04}.example.org": number for number in range(1000)}
     next_class = {found[0]: 21 for found in indexes.values()}
-    return Published(plan, 1, "registry-1", 9, runs, indexes, next_class, hosts, (1000,), namespaces=sets)
+    return Published(plan, 1, "registry-1", 9, runs, indexes, next_class, hosts, (1000,), class_sets=sets)
 
 
 def test_large_clusters_fit() -> None:
     published = large()
     assert len(json.dumps(allocation_object(published))) < ETCD_LIMIT / 5
-    assert all(len(json.dumps(class_set_object(each))) < 1000 for each in published.namespaces.values())
+    assert all(len(json.dumps(class_set_object(each))) < 1000 for each in published.class_sets.values())
     asked = [LabelRequirement("key", frozenset({f"value-{at:03}"})) for at in range(200)]
     crowded = replace(
         ALPHA,

@@ -181,8 +181,8 @@ def test_class_sets_may_arrive_before_or_after_the_allocation(data: st.DataObjec
         sets = store.states[ahead[1]].class_sets
         published, _ = reader.read(PublishedObjects(store.states[ahead[0]].allocation, sets))
         if published is not None:
-            assert published.namespaces.keys() >= found & sets.keys()
-            found = set(published.namespaces)
+            assert published.class_sets.keys() >= found & sets.keys()
+            found = set(published.class_sets)
     assert process.registry is not None and reader.read(store.objects) == (process.registry.published, ())
 
 
@@ -192,7 +192,7 @@ def test_a_restart_changes_nothing(cluster: Cluster) -> None:
     store = Store()
     first = Process(store, "a").finish(cluster)
     second = Process(store, "b").finish(cluster)
-    for name in ("blocks", "indexes", "hosts", "free_hosts", "next_class", "foreign", "namespaces"):
+    for name in ("blocks", "indexes", "hosts", "free_hosts", "next_class", "foreign", "class_sets"):
         assert getattr(first, name) == getattr(second, name), name
 
 

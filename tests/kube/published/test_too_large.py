@@ -38,7 +38,7 @@ def written(writes: Iterable[Write]) -> dict[str, Any]:
 def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers() -> None:
     """docs/hazards.md E10."""
     checked, large = WriteCache(), crowded(3000)
-    desired = replace(PUBLISHED, namespaces={"alpha": ALPHA, "crowded": large})
+    desired = replace(PUBLISHED, class_sets={"alpha": ALPHA, "crowded": large})
     found = written(plan_writes(desired, None, PublishedObjects(), checked))
     assert all(len(json.dumps(body)) < ETCD_LIMIT for body in found.values())
     assert found["alpha"]["spec"]["classes"] and found["crowded"]["spec"]["classes"] == []
@@ -53,12 +53,12 @@ def test_a_too_large_class_set_is_replaced_and_keeps_its_numbers() -> None:
     assert plan_writes(desired, None, objects, checked) == () and checked.problems, "it is as it is to be"
     begun = TermBase.of(objects)
     assert begun is not None
-    (again,) = (each for each in begun.published.namespaces.values() if each.namespace == "crowded")
+    (again,) = (each for each in begun.published.class_sets.values() if each.namespace == "crowded")
     assert again.retired == large.retired | large.classes.keys(), "also the next registry gives none of them"
 
-    fewer = replace(desired, namespaces={"alpha": ALPHA, "crowded": crowded(100)})
+    fewer = replace(desired, class_sets={"alpha": ALPHA, "crowded": crowded(100)})
     assert len(written(plan_writes(fewer, None, objects, checked))["crowded"]["spec"]["classes"]) == 100
     assert checked.problems == {}
     plan_writes(desired, None, objects, checked)
-    plan_writes(replace(desired, namespaces={"alpha": ALPHA}), None, objects, checked)
+    plan_writes(replace(desired, class_sets={"alpha": ALPHA}), None, objects, checked)
     assert checked.problems == {}, "a namespace that is gone has none"
