@@ -83,7 +83,7 @@ class NodeAllocator(Allocator):
             raise AddressError(f"address {address} is not from here: it waits for the registry to route it")
         return super().claim(pod, uid=uid, node=node, address=address)
 
-    def contested(self) -> frozenset[IPv4Address]:
+    def conflicting(self) -> frozenset[IPv4Address]:
         """Addresses of pods here that other nodes claim."""
         return frozenset(address for address in self._elsewhere if int(address) in self._pod_by_address)
 

@@ -72,7 +72,7 @@ class Given:
     indexes: Mapping[SegmentKey, tuple[int, ...]]
     hosts: Mapping[str, int]
     endpoints: Collection[Endpoint]
-    blocked: frozenset[IPv4Address] = frozenset()
+    reserved: frozenset[IPv4Address] = frozenset()
 
 
 def usage_of(given: Given) -> Usage:
@@ -99,7 +99,7 @@ def _taken(given: Given) -> Counter[int]:
     """By segment index: addresses on the nodes there are that no pod can be given any more."""
     plan = given.plan
     hosts = set(given.hosts.values())
-    addresses = {end.address for end in given.endpoints} | given.blocked | {plan.network.broadcast_address}
+    addresses = {end.address for end in given.endpoints} | given.reserved | {plan.network.broadcast_address}
     places = (plan.split(address) for address in addresses)
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 

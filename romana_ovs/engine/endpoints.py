@@ -46,8 +46,8 @@ class Endpoints:
         self.allocator = allocator
         self._addresses_of = addresses_of
         self.records: dict[PodKey, EndpointRecord] = {}
-        self._refused: dict[PodKey, Problem] = {}
-        self._node_refused: Problem | None = None
+        self._unallocated: dict[PodKey, Problem] = {}
+        self._node_unnumbered: Problem | None = None
         self._freed = allocator.freed
 
     @property
@@ -56,9 +56,9 @@ class Endpoints:
         clashes = [
             _pod_problem(end.pod, f"address {end.address} is also that of a node") for end in self.allocator.clashes()
         ]
-        problems = [*self._refused.values(), *clashes]
-        if self._node_refused is not None:
-            problems.append(self._node_refused)
+        problems = [*self._unallocated.values(), *clashes]
+        if self._node_unnumbered is not None:
+            problems.append(self._node_unnumbered)
         return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(self, cluster: Cluster, changes: Changes, *, first: bool) -> None:
@@ -80,14 +80,14 @@ class Endpoints:
         """The changed pods, and those that were refused if a number was freed since."""
         if self.allocator.freed == self._freed and not changes.nodes:
             return set(changes.pods)
-        return {*changes.pods, *self._refused}
+        return {*changes.pods, *self._unallocated}
 
     def _release(self, key: PodKey, pod: Pod | None) -> None:
         """Releases the endpoint of `key` unless `pod` is still the one that has it."""
         endpoint = self.allocator.endpoint(key)
         wanted = needs_endpoint(pod)
         if wanted is None:
-            self._refused.pop(key, None)
+            self._unallocated.pop(key, None)
         if endpoint is None or (
             wanted is not None and (_is_current(wanted, endpoint) or self._keeps_address(wanted, endpoint))
         ):
@@ -103,12 +103,12 @@ class Endpoints:
 
     def _check_host_number(self, *, needed: bool) -> None:
         """Record a problem while the node has no host number."""
-        self._node_refused = None
+        self._node_unnumbered = None
         if needed:
             try:
                 self.allocator.host(self.allocator.node)
             except AddressError as refused:
-                self._node_refused = Problem(str(refused), kind="Node", name=self.allocator.node)
+                self._node_unnumbered = Problem(str(refused), kind="Node", name=self.allocator.node)
 
     def _assign(self, key: PodKey, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
@@ -117,14 +117,14 @@ class Endpoints:
             number = self.allocator.ensure_number(segment)
             endpoint = self._endpoint(key, pod, segment)
         except AddressError as refused:
-            self._refused[key] = _pod_problem(key, str(refused))
+            self._unallocated[key] = _pod_problem(key, str(refused))
             self.records.pop(key, None)
             return
         if pod.address is None or pod.address == endpoint.address:
-            self._refused.pop(key, None)
+            self._unallocated.pop(key, None)
         else:
             reason = f"{self.allocator.fault(pod.address)}; it keeps {endpoint.address}"
-            self._refused[key] = _pod_problem(key, reason)
+            self._unallocated[key] = _pod_problem(key, reason)
         record = EndpointRecord(pod, segment, number, endpoint)
         if self.records.get(key) != record:
             self.records[key] = record

@@ -186,8 +186,8 @@ class Engine:
     def usage(self) -> Usage:
         """The use of the address plan."""
         published = self.registry.published
-        endpoints, blocked = tuple(self.agents.endpoints.values()), self.registry.blocked
-        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, endpoints, blocked))
+        endpoints, reserved = tuple(self.agents.endpoints.values()), self.registry.node_addresses
+        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, endpoints, reserved))
 
     @property
     def state_version(self) -> int:

@@ -1,6 +1,7 @@
-"""Grants routes to pod addresses that our address plan did not allocate.
+"""Arbitrates nodes' claims to pod addresses that no node agent allocated.
 
-An address of the plan is granted once the node that could allocate it has acknowledged that it will not.
+A claim is granted to the first node that makes it. One to an address inside the plan's network is granted once the node
+that could allocate that address has acknowledged the claim, and so will not.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from romana_ovs.policy.published import Claim, Published, Report
 class ForeignAddresses:
     """The claims of all nodes. The first node that claims an address has it for as long as it claims it."""
 
-    def __init__(self, published: Published, now: int) -> None:
-        """Begins with what was `published`; claims not granted then count as published in revision `now`."""
+    def __init__(self, published: Published, revision: int) -> None:
+        """Begins with what was `published`; claims not granted then count as published in `revision`."""
         self._plan = published.plan
         self._claims = dict(published.foreign)
-        self._since = dict.fromkeys(self._claims, now)
+        self._since = dict.fromkeys(self._claims, revision)
         self._waiting = False
         self._inputs = LastInputs()
         self._gateways: Derived[frozenset[IPv4Address]] = Derived()
@@ -42,50 +43,56 @@ class ForeignAddresses:
         reports: Mapping[str, Report],
         hosts: Mapping[str, int],
         *,
-        nodes: Set[IPv4Address],
-        now: int,
+        node_addresses: Set[IPv4Address],
+        revision: int,
     ) -> None:
-        """Updates the claims to `reports`, by node. The addresses of `nodes`, and the gateways of `hosts`, are refused.
+        """Updates the claims to `reports`, by node; `node_addresses` and the gateways of `hosts` are rejected.
 
         An address of the plan is granted when the node in whose share it is has acknowledged the claim and does
-        not contest it, or when there is no such node. `reports` that are the identical mapping have not changed.
+        not have it in conflict, or when there is no such node. `reports` that are the identical mapping have not
+        changed.
         """
-        if not self._inputs.replace((reports, hosts, nodes)):
+        if not self._inputs.replace((reports, hosts, node_addresses)):
             return
-        names = {number: name for name, number in hosts.items()}
-        contested = {
+        node_by_host_number = {number: name for name, number in hosts.items()}
+        conflicting = {
             address
             for name, report in reports.items()
             for address in report.conflicting
-            if self._owner(address, names) == name
+            if self._allocating_node(address, node_by_host_number) == name
         }
-        for address in [
-            each for each, claim in self._claims.items() if not _still_claimed(each, claim, reports, hosts)
-        ]:
-            del self._claims[address], self._since[address]
-        for address in self._claims.keys() & nodes:
-            # It has become a node's address: it is not routed to a pod any more.
-            del self._claims[address], self._since[address]
-        for address in [each for each in self._claims if self._is_unusable(each)]:
+        ended = [
+            address
+            for address, claim in self._claims.items()
+            # What has become a node's address is not routed to a pod any more.
+            if address in node_addresses
+            or self._is_unusable(address)
+            or not _still_claimed(address, claim, reports, hosts)
+        ]
+        for address in ended:
             del self._claims[address], self._since[address]
         gateways = self._gateways_of(hosts)
         for name in sorted(reports):
             for address in sorted(reports[name].foreign):
-                taken = address in self._claims or address in gateways or address in nodes
+                taken = address in self._claims or address in gateways or address in node_addresses
                 if name in hosts and not taken and not self._is_unusable(address):
-                    self._claims[address], self._since[address] = Claim(name, granted=False), now
+                    self._claims[address], self._since[address] = Claim(name, granted=False), revision
         for address, claim in self._claims.items():
-            # A contested claim stays published, so that the node that contests it can report so.
-            if not claim.granted and address not in contested and self._is_free(address, claim, names, reports):
+            # A conflicting claim stays published, so that the node that has the address can report it.
+            if (
+                not claim.granted
+                and address not in conflicting
+                and self._may_be_granted(address, claim, node_by_host_number, reports)
+            ):
                 self._claims[address] = Claim(claim.node, granted=True)
-        self._waiting = any(not claim.granted and each not in contested for each, claim in self._claims.items())
+        self._waiting = any(not claim.granted and each not in conflicting for each, claim in self._claims.items())
         if self._claims != self._frozen:
             self._frozen = MappingProxyType(dict(sorted(self._claims.items())))
 
-    def _owner(self, address: IPv4Address, names: Mapping[int, str]) -> str | None:
+    def _allocating_node(self, address: IPv4Address, node_by_host_number: Mapping[int, str]) -> str | None:
         """The node that may allocate `address` for a pod of its own."""
         place = self._plan.split(address)
-        return names.get(place.host) if place is not None else None
+        return node_by_host_number.get(place.host) if place is not None else None
 
     def _is_unusable(self, address: IPv4Address) -> bool:
         """Whether no pod may have `address`, by its kind or by the address plan."""
@@ -95,13 +102,18 @@ class ForeignAddresses:
         """The gateway addresses of hosts, computed once for one mapping."""
         return self._gateways.get((hosts,), lambda hosts: frozenset(map(self._plan.gateway, hosts.values())))
 
-    def _is_free(
-        self, address: IPv4Address, claim: Claim, names: Mapping[int, str], reports: Mapping[str, Report]
+    def _may_be_granted(
+        self,
+        address: IPv4Address,
+        claim: Claim,
+        node_by_host_number: Mapping[int, str],
+        reports: Mapping[str, Report],
     ) -> bool:
-        owner = self._owner(address, names)
-        if owner is None or owner == claim.node:
+        """Whether no other node can allocate `address`, or the one that could has acknowledged the claim."""
+        node = self._allocating_node(address, node_by_host_number)
+        if node is None or node == claim.node:
             return True
-        return owner in reports and self._since[address] <= reports[owner].acknowledged
+        return node in reports and self._since[address] <= reports[node].acknowledged
 
 
 def _still_claimed(address: IPv4Address, claim: Claim, reports: Mapping[str, Report], hosts: Mapping[str, int]) -> bool:

@@ -13,14 +13,14 @@ from romana_ovs.policy.published import Published
 class HostNumbers:
     """The host number of every node."""
 
-    def __init__(self, published: Published, now: int) -> None:
-        """Begins with what was `published`; retired numbers count as released in revision `now`."""
+    def __init__(self, published: Published, revision: int) -> None:
+        """Begins with what was `published`; retired numbers count as released in `revision`."""
         self._plan = published.plan
         self._numbers = NumberAllocator(published.free_hosts[0], published.free_hosts[1:])
         self._hosts = dict(published.hosts)
-        self._retired = dict.fromkeys(published.retired_hosts, now)
+        self._retired = dict.fromkeys(published.retired_hosts, revision)
         self._frozen: Mapping[str, int] = MappingProxyType(dict(sorted(self._hosts.items())))
-        self._refused: dict[str, Problem] = {}
+        self._unallocated: dict[str, Problem] = {}
 
     @property
     def hosts(self) -> Mapping[str, int]:
@@ -40,7 +40,7 @@ class HostNumbers:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """One for each node that got no number."""
-        return tuple(self._refused.values())
+        return tuple(self._unallocated.values())
 
     def update(
         self,
@@ -49,7 +49,7 @@ class HostNumbers:
         *,
         usable: Callable[[int], bool],
         acknowledged: float,
-        now: int,
+        revision: int,
     ) -> None:
         """Allocates a number for each of `nodes`, and releases those of other nodes that are not `used` by pods.
 
@@ -60,13 +60,13 @@ class HostNumbers:
             self._numbers.free(number)
         before = dict(self._hosts)
         for name in sorted(self._hosts.keys() - nodes - set(used)):
-            self._retired[self._hosts.pop(name)] = now
-        self._refused = {}
+            self._retired[self._hosts.pop(name)] = revision
+        self._unallocated = {}
         for name in sorted(set(nodes) - self._hosts.keys()):
             try:
                 self._hosts[name] = self._allocate(name, usable)
             except AddressError as refused:
-                self._refused[name] = Problem(str(refused), kind="Node", name=name)
+                self._unallocated[name] = Problem(str(refused), kind="Node", name=name)
         if self._hosts != before:
             self._frozen = MappingProxyType(dict(sorted(self._hosts.items())))
 

@@ -276,7 +276,7 @@ class NodeAgent:
             node=self.node,
             exhausted=MappingProxyType(dict(sorted(self._exhausted_segments(networked).items()))),
             foreign=frozenset(foreign),
-            conflicting=self.allocator.contested(),
+            conflicting=self.allocator.conflicting(),
         )
 
     @property

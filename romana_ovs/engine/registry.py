@@ -75,29 +75,29 @@ class Registry:
                 f"say ({_plan_text(self.plan)}): restore the settings, or remove the Allocation and every ClassSet to "
                 "give every pod a new address"
             )
-        last = max([before.revision, *(classes.revision for classes in before.class_sets.values())])
-        self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last)
+        last_revision = max([before.revision, *(classes.revision for classes in before.class_sets.values())])
+        self._last = replace(before, epoch=before.epoch + 1, writer=writer, revision=last_revision)
         self._changed = True
-        now = last + 1
+        revision = last_revision + 1
         self._segments = SegmentAllocator.of(self.plan, before.blocks, before.indexes)
-        self._hosts = HostNumbers(before, now)
-        self._foreign = ForeignAddresses(before, now)
-        self._classes = ClassRegistry(before, now)
+        self._hosts = HostNumbers(before, revision)
+        self._foreign = ForeignAddresses(before, revision)
+        self._classes = ClassRegistry(before, revision)
         self._lifecycle = RequirementLifecycle(
-            {name: classes.requirements for name, classes in before.class_sets.items()}, now
+            {name: classes.requirements for name, classes in before.class_sets.items()}, revision
         )
         self._policies = PolicyIndex()
         self._cluster: Cluster | None = None
         self._pods: dict[PodKey, SegmentMember] = {}
-        self._refused: dict[PodKey, Problem] = {}
+        self._unallocated: dict[PodKey, Problem] = {}
         self._seen_freed = self._classes.freed
         self._exhausted_segments: tuple[Problem, ...] = ()
         """One for each segment that a node has no address left of, and for which no further range is left."""
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
         self._addresses_on: Counter[tuple[str, IPv4Address]] = Counter()
-        self._unacknowledged = UnacknowledgedPods(now)
-        self._blocked: frozenset[IPv4Address] = frozenset()
+        self._unacknowledged = UnacknowledgedPods(revision)
+        self._node_addresses: frozenset[IPv4Address] = frozenset()
         self._refine_inputs = LastInputs()
         self._reports: Derived[ReportSummary] = Derived()
 
@@ -112,9 +112,9 @@ class Registry:
         return self._segments.exhaustion_reason
 
     @property
-    def blocked(self) -> frozenset[IPv4Address]:
+    def node_addresses(self) -> frozenset[IPv4Address]:
         """The nodes' own addresses: never given to a pod."""
-        return self._blocked
+        return self._node_addresses
 
     @property
     def pending(self) -> bool:
@@ -124,7 +124,12 @@ class Registry:
     @property
     def problems(self) -> tuple[Problem, ...]:
         """One for each pod, node or segment without a number, and each namespace with too many requirements; sorted."""
-        problems = [*self._hosts.problems, *self._refused.values(), *self._exhausted_segments, *self._policies.problems]
+        problems = [
+            *self._hosts.problems,
+            *self._unallocated.values(),
+            *self._exhausted_segments,
+            *self._policies.problems,
+        ]
         return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
     def update(
@@ -149,59 +154,73 @@ class Registry:
         nothing, when the settings ask for another address plan.
         """
         self.plan.require_same(cluster.settings)
-        first, now = self._cluster is None, self._last.revision + 1
+        first, revision = self._cluster is None, self._last.revision + 1
         changes = Changes.between(self._cluster, cluster, pods)
         self._cluster = cluster
         known = self._reports.get((reports, cluster.nodes, lagging), ReportSummary.of)
-        self._update_nodes(cluster, changes)
+        self._update_node_addresses(cluster, changes)
         self._drop_deleted(cluster, changes)
-        members = self._segment_pods(cluster, changes)
+        # Segments before hosts: a claim counts only for an address that a pod of the node has.
+        members = self._allocate_segments(cluster, changes)
         self._unacknowledged.expire(known.by_node, lagging)
         self._grow_segments(known)
-        self._foreign.update(self._without_false_claims(known), self._hosts.hosts, nodes=self._blocked, now=now)
-        nodes, used = cluster.nodes.keys(), self._on_node.keys()
-        self._hosts.update(nodes, used, usable=self._free_gateway, acknowledged=known.acknowledged_by_all, now=now)
+        self._update_claims_and_hosts(cluster, known, revision)
         rules = rules if rules is not None else self._policies.update(cluster)
+        # Stages go on by what nodes have acknowledged, before new requirements begin; classes follow the stages.
         lagging_pods = self._pods_of(known.lagging)
         self._lifecycle.advance(
             acknowledged=known.acknowledged,
             released=known.released,
-            revision=now,
+            revision=revision,
             hold_back=lambda name: (
                 (first and lagging_pods.incomplete) or self._renumber_contradicted(name, lagging_pods)
             ),
         )
-        self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, revision=now)
+        self._lifecycle.set_required(rules.requirements, with_classes=self._classes.namespaces, revision=revision)
         self._refine(rules)
-        for key, member in members.items():
-            if self._pods.get(key) is member:
-                self._assign_class(key, member)
+        self._assign_classes(members)
         if first:
+            # Every pod has been assigned, so no pod claims what is left of the term before.
             self._classes.drop_unclaimed()
         self._classes.publish(
             self._lifecycle,
             epoch=self._last.epoch,
-            revision=now,
+            revision=revision,
             acknowledged=known.acknowledged,
             acknowledged_by_all=known.acknowledged_by_all,
         )
-        return self._publish(now)
+        return self._publish(revision)
 
-    def _update_nodes(self, cluster: Cluster, changes: Changes) -> None:
+    def _update_claims_and_hosts(self, cluster: Cluster, reports: ReportSummary, revision: int) -> None:
+        """Claims first: no node gets a host number whose gateway address a pod has."""
+        claims, addresses = self._without_false_claims(reports), self._node_addresses
+        self._foreign.update(claims, self._hosts.hosts, node_addresses=addresses, revision=revision)
+        self._hosts.update(
+            cluster.nodes.keys(),
+            self._on_node.keys(),
+            usable=self._gateway_is_free,
+            acknowledged=reports.acknowledged_by_all,
+            revision=revision,
+        )
+
+    def _update_node_addresses(self, cluster: Cluster, changes: Changes) -> None:
         if changes.nodes:
-            self._blocked = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
+            self._node_addresses = frozenset(address for node in cluster.nodes.values() for address in node.addresses)
 
     def _drop_deleted(self, cluster: Cluster, changes: Changes) -> None:
         for key in sorted(changes.pods):
             if not _needs_endpoint(cluster, key):
-                self._refused.pop(key, None)
+                self._unallocated.pop(key, None)
                 if key in self._pods:
                     self._drop(key)
 
-    def _segment_pods(self, cluster: Cluster, changes: Changes) -> dict[PodKey, SegmentMember]:
-        """The changed pods that get a segment number; refused ones are tried again after a class was freed."""
+    def _allocate_segments(self, cluster: Cluster, changes: Changes) -> dict[PodKey, SegmentMember]:
+        """Allocates the segments of changed pods, and returns the pods that have one.
+
+        Unallocated ones are tried again after a class was freed.
+        """
         members = {}
-        retried = self._refused.keys() if self._seen_freed != self._classes.freed else ()
+        retried = self._unallocated.keys() if self._seen_freed != self._classes.freed else ()
         self._seen_freed = self._classes.freed
         keys = sorted(changes.pods.union(retried))
         pods = {key: pod for key in keys if (pod := needs_endpoint(cluster.pods.get(key))) is not None}
@@ -216,23 +235,29 @@ class Registry:
             try:
                 member = SegmentMember(pod, segment, self._segments.ensure_number(segment))
             except AddressError as refused:
-                self._refuse(key, refused)
+                self._set_unallocated(key, refused)
                 continue
             self._set_pod(key, member)
             members[key] = member
         return members
 
+    def _assign_classes(self, members: Mapping[PodKey, SegmentMember]) -> None:
+        for key, member in members.items():
+            # Refined classes may have taken the pod out.
+            if self._pods.get(key) is member:
+                self._assign_class(key, member)
+
     def _assign_class(self, key: PodKey, member: SegmentMember) -> None:
         try:
             self._classes.assign(key, member)
-            self._refused.pop(key, None)
+            self._unallocated.pop(key, None)
         except AddressError as refused:
-            self._refuse(key, refused)
+            self._set_unallocated(key, refused)
 
-    def _refuse(self, key: PodKey, refused: AddressError) -> None:
+    def _set_unallocated(self, key: PodKey, refused: AddressError) -> None:
         if key in self._pods:
             self._drop(key)
-        self._refused[key] = Problem(str(refused), kind="Pod", name=key)
+        self._unallocated[key] = Problem(str(refused), kind="Pod", name=key)
 
     def _drop(self, key: PodKey) -> None:
         self._classes.forget(key)
@@ -254,12 +279,11 @@ class Registry:
     def _grow_segments(self, reports: ReportSummary) -> None:
         """Allocates a further index for each segment that a node has pods and no address left of."""
         problems = []
-        for name in reports.exhausted:
+        for name in reports.nodes_asking_for_range:
             for segment, indexes in sorted(reports.by_node[name].exhausted.items()):
-                asks = (
-                    indexes and (name, segment) in self._segments_on and len(self._segments.indexes(segment)) == indexes
-                )
-                if asks and not self._segments.grow(segment):
+                # A request that names fewer indexes was made before the last one was published.
+                current = indexes and len(self._segments.indexes(segment)) == indexes
+                if current and (name, segment) in self._segments_on and not self._segments.grow(segment):
                     why = f"{named(segment)} gets no further range for node {name}: {self._segments.exhaustion_reason}"
                     problems.append(Problem(why, kind="Tenant", name=segment.tenant))
         self._exhausted_segments = tuple(problems)
@@ -274,14 +298,14 @@ class Registry:
                 corrected[name] = replace(report, foreign=claimed)
         return {**reports.by_node, **corrected} if corrected else reports.by_node
 
-    def _free_gateway(self, number: int) -> bool:
+    def _gateway_is_free(self, number: int) -> bool:
         address = self.plan.gateway(number)
-        return address not in self._blocked and address not in self._foreign.claims
+        return address not in self._node_addresses and address not in self._foreign.claims
 
     def _refine(self, rules: RuleSet) -> None:
         if self._refine_inputs.replace((self._lifecycle.changes, rules.namespace_labels)):
             for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
-                self._refuse(key, refused)
+                self._set_unallocated(key, refused)
 
     def _pods_of(self, lagging: Mapping[str, Report]) -> LaggingPods:
         """The pods of `lagging` nodes, and the previous states of their pods that they have not acknowledged."""
@@ -315,11 +339,11 @@ class Registry:
             return True
         return bool(contradicted)
 
-    def _publish(self, now: int) -> Published:
+    def _publish(self, revision: int) -> Published:
         last = self._last
         new = replace(
             last,
-            revision=now,
+            revision=revision,
             blocks=self._segments.blocks,
             indexes=keep_equal(last.indexes, self._segments.all_indexes),
             next_class=keep_equal(last.next_class, self._classes.next),
@@ -329,7 +353,7 @@ class Registry:
             foreign=self._foreign.claims,
             class_sets=self._classes.published,
         )
-        if self._changed or new != replace(last, revision=now):
+        if self._changed or new != replace(last, revision=revision):
             self._last, self._changed = new, False
         return self._last
 

@@ -13,15 +13,15 @@ from romana_ovs.policy.published import Report
 class ReportSummary:
     """The reports of the nodes that exist: of all (`by_node`), of those that are `lagging`, and of those that ask.
 
-    `exhausted` are the nodes with a segment without a free address, `claiming` those with addresses that the address
-    plan did not give; both sorted. `acknowledged` is the revision that all nodes have acknowledged that do not lag,
-    `acknowledged_by_all` that of all nodes, `released` the one of which no node relies on a retiring requirement;
+    `nodes_asking_for_range` are those with a segment without a free address, `claiming` those with addresses that the
+    address plan did not give; both sorted. `acknowledged` is the revision that all nodes have acknowledged that do not
+    lag, `acknowledged_by_all` that of all nodes, `released` the one of which no node relies on a retiring requirement;
     infinite without nodes.
     """
 
     by_node: Mapping[str, Report]
     lagging: Mapping[str, Report]
-    exhausted: tuple[str, ...]
+    nodes_asking_for_range: tuple[str, ...]
     claiming: tuple[str, ...]
     acknowledged: float
     acknowledged_by_all: float
@@ -35,7 +35,7 @@ class ReportSummary:
         return cls(
             by_node=by_node,
             lagging={name: report for name, report in by_node.items() if name in lagging},
-            exhausted=tuple(sorted(name for name, report in by_node.items() if report.exhausted)),
+            nodes_asking_for_range=tuple(sorted(name for name, report in by_node.items() if report.exhausted)),
             claiming=tuple(sorted(name for name, report in by_node.items() if report.foreign)),
             acknowledged=min(acknowledged, default=math.inf),
             acknowledged_by_all=min((report.acknowledged for report in by_node.values()), default=math.inf),

@@ -154,9 +154,8 @@ def test_an_impossible_published_address_is_removed() -> None:
     before = simulation.messages[-1]
     bad = IPv4Address("224.0.0.1")
     claims = ForeignAddresses(replace(before, foreign={**before.foreign, bad: Claim("node1", granted=True)}), 1)
-    claims.update(
-        {"node1": Report("node1", foreign=frozenset({bad, *before.foreign}))}, before.hosts, nodes=frozenset(), now=2
-    )
+    reports = {"node1": Report("node1", foreign=frozenset({bad, *before.foreign}))}
+    claims.update(reports, before.hosts, node_addresses=frozenset(), revision=2)
     assert dict(claims.claims) == dict(before.foreign)
 
 

@@ -19,7 +19,7 @@ REPORTS = {
 def test_nodes_that_are_gone_do_not_count() -> None:
     summary = ReportSummary.of(REPORTS, {"n1", "n2", "new"}, ())
     assert summary.by_node.keys() == {"n1", "n2"} and not summary.lagging
-    assert (summary.exhausted, summary.claiming) == (("n1",), ("n2",))
+    assert (summary.nodes_asking_for_range, summary.claiming) == (("n1",), ("n2",))
     assert (summary.acknowledged, summary.acknowledged_by_all, summary.released) == (3, 3, 5)
 
 
