@@ -89,6 +89,12 @@ OPTIONS = (
         "How many fragments of IP packets one pod may send, two seconds' worth of them at once; 0: no limit.",
     ),
     Option(
+        "tenant_fragments",
+        "100",
+        "fragments a second",
+        "The same of all pods of one tenant on one node together, two seconds' worth of them at once; 0: no limit.",
+    ),
+    Option(
         "namespace_terms",
         "10000",
         "peers and ports",
@@ -285,6 +291,7 @@ def _settings(parser: _Parser) -> Settings:
         new_connections=parser.of("new_connections", _rate),
         tenant_connections=parser.of("tenant_connections", _connections),
         fragments=parser.of("fragments", _fragments),
+        tenant_fragments=parser.of("tenant_fragments", _fragments),
         namespace_terms=parser.of("namespace_terms", _terms),
         namespace_flows=parser.of("namespace_flows", _flows),
     )

@@ -10,6 +10,7 @@ until the controller is up. A node puts nothing into the machine's own namespace
 from __future__ import annotations
 
 import hashlib
+import logging
 import subprocess
 import time
 from collections.abc import Sequence
@@ -23,11 +24,16 @@ from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run, short
 from romana_ovs_emulate.system import inside, ip_batch, ovs_schema, run
 
+LOG = logging.getLogger("romana_ovs.emulate")
+
 BRIDGE = "br-int"
 UNDERLAY_BRIDGE = "br-phy"
 """The bridge on which a node of the userspace datapath has its underlay address, where the fabric has tunnels."""
 UNDERLAY = IPv4Network("172.31.0.0/16")
 """The range of tunnel addresses."""
+FRAGMENT_MEMORY, FRAGMENT_BYTES = "net.ipv4.ipfrag_high_thresh", 24_028_800
+"""What the kernel's datapath takes for unfinished datagrams of a node, in bytes: three times what a tenant may keep
+there by default (`tenant_fragments`, docs/cli.md)."""
 VSCTL_SECONDS = patience(20.0)
 ADDRESS_SECONDS = patience(5.0)
 """How long a switch may take to learn of a new address."""
@@ -151,6 +157,8 @@ def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathTyp
     owner.ip_batch([f"netns add {node.netns}"])
     rules = _rules_to_ignore_ports() if datapath is DatapathType.NETDEV else []
     ip_batch(["link set lo up", *rules], netns=node.netns)
+    if datapath is DatapathType.SYSTEM:
+        _set_fragment_memory(node)
     database = str(node.folder / "conf.db")
     run(["ovsdb-tool", "create", database, str(ovs_schema())])
     node._daemon("ovsdb-server", database, f"--remote=p{node.ovsdb}")
@@ -158,6 +166,13 @@ def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathTyp
     node.start_switch()
     node.vsctl(*bridge_commands(name, f"unix:{node.folder}/controller.sock", datapath))
     return node
+
+
+def _set_fragment_memory(node: Node) -> None:
+    """Give a node of the kernel's datapath the memory for fragments that `node check` asks for, if it can be set."""
+    done = node.execute(["sysctl", "-q", "-w", f"{FRAGMENT_MEMORY}={FRAGMENT_BYTES}"])
+    if done.returncode != 0:
+        LOG.warning("node %s keeps its %s: %s", node.name, FRAGMENT_MEMORY, " ".join(done.stderr.split()))
 
 
 def _rules_to_ignore_ports() -> list[str]:

@@ -33,6 +33,7 @@ class Settings:
     `new_connections` (a second): what one pod may open towards other nodes and outside; 0 is without limit.
     `tenant_connections`: how many one tenant may have on one node; 0 is without limit.
     `fragments` (a second): how many pieces of IP packets one pod may send; 0 is without limit.
+    `tenant_fragments` (a second): how many the pods of one tenant on one node may send together; 0 is without limit.
     `namespace_terms` are the peers and ports that the policies of one namespace may have, `namespace_flows` the policy
     flows that a node makes for them; 0 is without limit.
     """
@@ -49,5 +50,6 @@ class Settings:
     new_connections: int = 1000
     tenant_connections: int = 250_000
     fragments: int = 50
+    tenant_fragments: int = 100
     namespace_terms: int = 10_000
     namespace_flows: int = 25_000

@@ -1,4 +1,4 @@
-"""Declares the meters of each pod: for new connections, ARP requests and fragments.
+"""Declares the meters of each pod, for new connections, ARP requests and fragments, and of each tenant, for fragments.
 
 Source: OpenFlow 1.5.1 section 7.3.4.5.
 
@@ -14,17 +14,18 @@ from types import MappingProxyType
 from romana_ovs.model.errors import PipelineError
 from romana_ovs.policy.view import Origin
 
-METERS = range(0x524F0000, 0x52520000)
-"""Numbers of our meters: the first, plus the OpenFlow port of the pod, plus _ARP for ARP, _FRAGMENTS for fragments."""
+METERS = range(0x524F0000, 0x52530000)
+"""Numbers of our meters: the first, plus the OpenFlow port of the pod, plus _ARP for ARP, _FRAGMENTS for fragments; or
+plus the conntrack zone of the tenant, plus _TENANT_FRAGMENTS."""
 _PORTS = 0x10000
-_ARP, _FRAGMENTS = _PORTS, 2 * _PORTS
+_ARP, _FRAGMENTS, _TENANT_FRAGMENTS = _PORTS, 2 * _PORTS, 3 * _PORTS
 ARP_RATE, ARP_BURST = 50, 100
 """ARP requests of a pod a second, and the burst of a quiet pod. Each requested address is a megaflow for ten seconds,
 and with the kernel's datapath ovs-vswitchd itself answers each request."""
 BURST_SECONDS = 10
 """Seconds' worth of new connections that a quiet pod may open at once."""
 FRAGMENT_BURST_SECONDS = 2
-"""Seconds' worth of fragments that a quiet pod may send at once. A fragment of an unfinished datagram is
+"""Seconds' worth of fragments that a quiet pod or tenant may send at once. A fragment of an unfinished datagram is
 kept for 15 seconds by the userspace datapath, of 5,000 at most, and for 30 by the kernel, of 4 MB."""
 
 
@@ -63,14 +64,28 @@ def fragment_meter_number(ofport: int) -> int:
     return meter_number(ofport) + _FRAGMENTS
 
 
+def tenant_fragment_meter_number(zone: int) -> int:
+    """The number of the meter for the fragments of the tenant with this conntrack zone.
+
+    Raises PipelineError as `meter_number`.
+    """
+    return meter_number(zone) + _TENANT_FRAGMENTS
+
+
 def setting_of(number: int) -> str:
     """The setting whose value 0 removes this meter; empty for one that always exists."""
-    return {0: "new_connections", _FRAGMENTS: "fragments"}.get((number - METERS.start) // _PORTS * _PORTS, "")
+    settings = {0: "new_connections", _FRAGMENTS: "fragments", _TENANT_FRAGMENTS: "tenant_fragments"}
+    return settings.get((number - METERS.start) // _PORTS * _PORTS, "")
 
 
 def fragment_meter(ofport: int, rate: int, origin: Origin) -> Meter:
     """The meter for the pod at `ofport`, which may send `rate` fragments a second."""
     return Meter(fragment_meter_number(ofport), rate, rate * FRAGMENT_BURST_SECONDS, origin)
+
+
+def tenant_fragment_meter(zone: int, rate: int, origin: Origin) -> Meter:
+    """The meter for the tenant with this conntrack zone, whose pods may send `rate` fragments a second together."""
+    return Meter(tenant_fragment_meter_number(zone), rate, rate * FRAGMENT_BURST_SECONDS, origin)
 
 
 def arp_meter(ofport: int, origin: Origin) -> Meter:

@@ -32,6 +32,8 @@ class DestinationMac(IntEnum):
 class Fragments(IntEnum):
     """Fragments of pods."""
 
+    TENANT = 200
+    """Those that have passed the meter of their pod."""
     METERED = 100
     MISS = 0
 

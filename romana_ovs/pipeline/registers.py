@@ -147,7 +147,7 @@ TUNNEL = Register("tunnel", _reg(12), "underlay address of the node to tunnel to
 SCRATCH = Register(
     "scratch",
     _reg(13),
-    "for swapping fields; the second of two compared values; which part of a MAC is next",
+    "for swapping fields; the second of two compared values; which part of a MAC or meter is next",
     "SourceMac",
     "ConntrackCommit",
 )

@@ -16,6 +16,7 @@ from romana_ovs.pipeline.meters import (
     METERS,
     arp_meter_number,
     fragment_meter_number,
+    tenant_fragment_meter_number,
 )
 from romana_ovs.pipeline.registers import (
     CONNTRACK_BITS,
@@ -183,7 +184,9 @@ def _meters() -> str:
             f"A second meter of each pod (`{arp_meter_number(0):#x}` plus its port) limits its ARP requests, "
             f"{ARP_RATE} a second, and a third (`{fragment_meter_number(0):#x}`) its fragments, `fragments` "
             f"a second and {FRAGMENT_BURST_SECONDS} seconds' worth of them at once: conntrack keeps them until their "
-            "datagram is complete, and all pods share the room for them.",
+            "datagram is complete, and all pods share the room for them. "
+            f"A meter of each tenant with pods here (`{tenant_fragment_meter_number(0):#x}` plus its conntrack zone) "
+            "does the same for all of them together (`tenant_fragments`).",
             "",
         ]
     )

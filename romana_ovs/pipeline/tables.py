@@ -85,10 +85,11 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         "Fragments",
-        "Meters the fragments of each pod: all pods share the room that conntrack has for unfinished datagrams.",
-        _names("in_port", "eth_type", "nw_frag"),
-        frozenset(),
-        ("L3Forward",),
+        "Meters the fragments of each pod, then those of each tenant: all pods share the room that conntrack has for "
+        "unfinished datagrams.",
+        _names("in_port", "eth_type", "nw_frag", "reg11", "reg13"),
+        _names("reg13"),
+        ("Fragments", "L3Forward"),
         priorities.Fragments,
     ),
     Table(

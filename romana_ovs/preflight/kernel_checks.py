@@ -28,9 +28,9 @@ HOST_DIVISOR = 8
 FRAGMENT_BYTES = 2503
 """What one first fragment takes of the memory: 4 MiB held 1,676 of them (Debian's kernel 6.1)."""
 FRAGMENT_BURST_SECONDS = 2
-"""How many seconds' worth of fragments a pod may send at once (`fragments` in docs/cli.md)."""
-FRAGMENT_DIVISOR = 4
-"""The part of that memory that one pod may hold without a finding."""
+"""How many seconds' worth of fragments a tenant may send at once (`tenant_fragments` in docs/cli.md)."""
+FRAGMENT_DIVISOR = 3
+"""The part of that memory that one tenant may hold without a finding."""
 HOOKS = ("prerouting", "output")
 """Where packets are exempted from tracking: those that arrive, and those that this host sends."""
 
@@ -147,26 +147,27 @@ def check_unanswered(facts: HostFacts, settings: Settings) -> Iterator[Finding]:
 
 
 def check_fragments(facts: HostFacts, settings: Settings) -> Iterator[Finding]:
-    """Whether one pod can take most of the memory for fragments of IP packets. Raises UnreadFact."""
+    """Whether a tenant can take most of the memory for fragments of IP packets. Raises UnreadFact."""
     memory, seconds = facts.number(FRAGMENT_MEMORY), facts.number(FRAGMENT_SECONDS)
     subject, capacity = f"{FRAGMENT_MEMORY} = {memory}", memory // FRAGMENT_BYTES
-    if not settings.fragments:
+    if not settings.tenant_fragments:
         yield Finding(
             "fragments",
             Severity.WARNING,
             subject,
-            "fragments is 0, so one pod can fill this memory, and large datagrams of others and of this host are lost",
-            "Set fragments.",
+            "tenant_fragments is 0, so a tenant can fill this memory, and large datagrams of others and of this host "
+            "are lost",
+            "Set tenant_fragments.",
         )
         return
-    of_one_pod = settings.fragments * (seconds + FRAGMENT_BURST_SECONDS)
-    if of_one_pod * FRAGMENT_DIVISOR > capacity:
-        enough = of_one_pod * FRAGMENT_DIVISOR * FRAGMENT_BYTES
+    of_tenant = settings.tenant_fragments * (seconds + FRAGMENT_BURST_SECONDS)
+    if of_tenant * FRAGMENT_DIVISOR > capacity:
+        enough = of_tenant * FRAGMENT_DIVISOR * FRAGMENT_BYTES
         yield Finding(
             "fragments",
             Severity.WARNING,
             subject,
-            f"one pod may keep {of_one_pod} fragments waiting for {seconds} s, of about {capacity} that fit; further "
+            f"a tenant may keep {of_tenant} fragments waiting for {seconds} s, of about {capacity} that fit; further "
             "large datagrams of others and of this host are lost",
             f"Run: sysctl -w {FRAGMENT_MEMORY}={enough}, and write it into a file of /etc/sysctl.d.",
         )

@@ -111,9 +111,9 @@ def harm_after(scene: Scene, source: str, frames: list[Vary], *, rate: int = RAT
 
 
 @contextmanager
-def served(folder: Path, fabric: Fabric, *, settings: str = "") -> Iterator[Scene]:
+def served(folder: Path, fabric: Fabric, *, settings: str = "", more: str = "") -> Iterator[Scene]:
     """A ground on which the pods of OTHERS serve pages."""
-    with ground.cluster(folder, fabric, settings=settings) as running, scene_of(running, fabric) as made:
+    with ground.cluster(folder, fabric, settings=settings, more=more) as running, scene_of(running, fabric) as made:
         for key in {target for tasks in OTHERS.values() for _, target, _ in tasks}:
             running.pod(key).agent.serve(("80/tcp",))
         yield made

@@ -1,4 +1,4 @@
-"""One pod fills what all share: the connection table, the memory for fragments. Others go on.
+"""One pod fills the connection table, which all share. Others go on.
 
 The userspace datapath's table takes 3,000,000 connections, which a pod fills in some ten minutes where nothing keeps
 it from that. Here it takes TABLE only (`dpctl/ct-set-maxconns`), so that seconds do; what limits a pod or a tenant is
@@ -8,7 +8,6 @@ work and whom they spare; that the defaults fit the real table is arithmetic, an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -16,13 +15,12 @@ import pytest
 
 from romana_ovs_emulate.fabric import Fabric
 from tests.attacks import craft
-from tests.attacks.craft import FULL, MORE, UDP, Ip
+from tests.attacks.craft import UDP
 from tests.attacks.frameset import Aim
 from tests.attacks.ground import TENANT, Duel
-from tests.attacks.harm import SHARE, Vary, flooding, harm_after, served
-from tests.attacks.scene import MARK, NotHeldError, Scene, aim_of
+from tests.attacks.harm import Vary, harm_after, served
+from tests.attacks.scene import Scene, aim_of
 from tests.support.frames import ACK, SYN
-from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 LONG = pytest.mark.long
@@ -32,13 +30,8 @@ SETTINGS = "tenant_connections = 1600"
 REAL_TABLE = 3_000_000
 RATE, SECONDS = 10_000, 4.0
 """Twice as many connections are tried as the table takes."""
-PORTS, TCP_SUM, FRAGMENT_IDENT, IP_SUM = 34, 50, 18, 24
+PORTS, TCP_SUM = 34, 50
 """Offsets in a frame."""
-FIRSTS_SECONDS = 0.5
-FORGET_SECONDS = 15.0
-"""How long Open vSwitch waits for the rest of a datagram."""
-DATAGRAMS = 20
-BIG = b"d" * 3500
 
 
 def _udp(aim: Aim) -> list[Vary]:
@@ -122,46 +115,3 @@ def test_other_tenants_go_on_to_connect(scene: Scene, fills: str) -> None:
     harm = harm_after(scene, duel.attacker, frames, rate=RATE, seconds=SECONDS * len(frames))
     assert harm.sent > 1.5 * TABLE * len(frames), f"only {harm.sent} frames were sent"
     harm.connections_come_about()
-
-
-@pytest.mark.attack("first fragments without the rest")
-@pytest.mark.parametrize("duel", [TENANT[0], pytest.param(TENANT[1], marks=LONG)], ids=lambda duel: duel.name)
-def test_others_datagrams_in_fragments_arrive(scene: Scene, duel: Duel) -> None:
-    """A friend's large datagrams come to the victim while the attacker begins 5,000 that it never ends."""
-    a, b = scene.end(duel.friend), scene.end(duel.victim)
-    eventually(lambda: _let_go(scene, duel), "the switches have let go of older fragments", 2 * FORGET_SECONDS)
-    assert _arrive(scene, duel, a, b) == DATAGRAMS, "at rest all arrive"
-    whole = craft.udp(
-        scene.end(duel.attacker), scene.end(duel.ally), (7000, 7001), b"f" * (FULL - 8), how=Ip(ident=0, fragment=MORE)
-    )
-    with flooding(
-        scene, duel.attacker, [Vary(whole, ((FRAGMENT_IDENT, 0),), IP_SUM)], rate=RATE, seconds=FIRSTS_SECONDS
-    ) as process:
-        process.wait()
-    arrived = _arrive(scene, duel, a, b)
-    if arrived < SHARE * DATAGRAMS:
-        raise NotHeldError(f"{arrived} of {DATAGRAMS} datagrams in fragments arrived")
-
-
-def _let_go(scene: Scene, duel: Duel) -> bool:
-    """Whether no switch keeps fragments. Open vSwitch lets them go, after their time, as other packets pass."""
-    scene.reach(duel.friend, duel.victim)
-    return not _held_fragments(scene)
-
-
-def _held_fragments(scene: Scene) -> int:
-    """How many IPv4 fragments the nodes' switches keep, waiting for others."""
-    shown = "".join(node.appctl("dpctl/ipf-get-status") for node in scene.cluster.emulation.nodes.values())
-    found = re.findall(r"num frag: (\d+)", shown)
-    assert found, shown
-    return sum(map(int, found))
-
-
-def _arrive(scene: Scene, duel: Duel, a: craft.End, b: craft.End) -> int:
-    """How many of DATAGRAMS from a friend, in three fragments each, arrive whole at the victim."""
-    scene.forget()
-    for number in range(DATAGRAMS):
-        whole = craft.udp(a, b, (9000, 9000), b"whole%03d" % number + BIG)
-        scene.through(duel.friend, duel.victim, craft.fragments(whole, (FULL, 2 * FULL), ident=1000 + number))
-    pieces = [frame for frame in scene.heard(duel.victim) if frame[26:30] == a.address.packed and MARK not in frame]
-    return len(pieces) // 3

@@ -41,6 +41,7 @@ endpoint_bits = 6
 new_connections = 250
 tenant_connections = 5000
 fragments = 20
+tenant_fragments = 30
 datapath = system
 manifests = /srv/manifests
 manifests_recursive = yes
@@ -62,6 +63,7 @@ WANTED = Settings(
     new_connections=250,
     tenant_connections=5000,
     fragments=20,
+    tenant_fragments=30,
 )
 
 

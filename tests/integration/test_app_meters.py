@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline import priorities
 from romana_ovs.pipeline.meters import ARP_BURST, ARP_RATE, METERS
 from tests.support.controller_process import Controller, sent_during
@@ -15,6 +16,7 @@ from tests.support.private_ovs import Ovs, needs_ovs
 pytestmark = [pytest.mark.root, needs_ovs]
 
 RATE = 100
+OF_TENANT = Settings().tenant_fragments
 FOREIGN = f"meter={METERS.start - 1} kbps bands=type=drop rate=7"
 
 
@@ -45,8 +47,9 @@ def _meters(ovs: Ovs) -> list[str]:
 
 
 def _fixed_meters(ovs: Ovs) -> list[str]:
-    """Those for ARP and fragments, which have the same rate here."""
-    return [line for line in _all_meters(ovs) if line.endswith(f"rate={ARP_RATE} burst_size={ARP_BURST}")]
+    """Those of pods for ARP and fragments, which have the same rate here, and that of their tenant for fragments."""
+    fixed = (f"rate={ARP_RATE} burst_size={ARP_BURST}", f"rate={OF_TENANT} burst_size={2 * OF_TENANT}")
+    return [line for line in _all_meters(ovs) if line.endswith(fixed)]
 
 
 def _all_meters(ovs: Ovs) -> list[str]:
@@ -72,7 +75,7 @@ def test_meters_come_and_go_with_ports_and_each_pod_has_its_own(one: tuple[Ovs, 
     ovs, controller = one
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2)])
     assert _metered(ovs) == {1, 2}
-    assert len(_fixed_meters(ovs)) == 4
+    assert len(_fixed_meters(ovs)) == 5
     controller.after_change(lambda: controller.write("more.yaml", placed_pod("z")))
     controller.after_change(lambda: ovs.port("br-int", "pz", iface_id="a/z", ofport=3))
     assert _meters(ovs) == sorted([FOREIGN, _ours(1), _ours(2), _ours(3)])

@@ -10,7 +10,15 @@ from romana_ovs.model.errors import PipelineError
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.actions import ApplyMeter, PopMpls, PushMpls, Resubmit
 from romana_ovs.pipeline.compile import compile_node
-from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, meter_number, setting_of
+from romana_ovs.pipeline.meters import (
+    METERS,
+    arp_meter_number,
+    fragment_meter_number,
+    meter_number,
+    setting_of,
+    tenant_fragment_meter_number,
+)
+from romana_ovs.pipeline.zones import zone
 from romana_ovs.simulator.interpret import Visit
 from romana_ovs.simulator.packet import ACK, SYN, Addresses, Packet, arp_request, echo, tcp, udp
 from tests.support.simulated_network import GATEWAY_PORT, PLAN, UPLINK_PORT, SimNetwork, SimPod
@@ -60,16 +68,17 @@ def test_later_packets_of_a_connection_pass_no_meter() -> None:
 
 def test_no_limit_is_no_meter() -> None:
     one = lab()
-    view = replace(one.view(1), settings=Settings(new_connections=0, fragments=0))
+    view = replace(one.view(1), settings=Settings(new_connections=0, fragments=0, tenant_fragments=0))
     program = compile_node(view, one.permissions(1))
     limited = one.program(1)
     asking = [arp_meter_number(1), arp_meter_number(2)]
     assert sorted(program.meters) == asking, "requests for addresses are always metered"
     pieces = [fragment_meter_number(1), fragment_meter_number(2)]
-    assert sorted(limited.meters) == [METERS[1], METERS[2], *asking, *pieces]
+    tenant = tenant_fragment_meter_number(zone(1, 1))
+    assert sorted(limited.meters) == [METERS[1], METERS[2], *asking, *pieces, tenant]
     gone = limited.flows.keys() - program.flows.keys()
     assert program.flows.keys() < limited.flows.keys()
-    assert len(gone) == 4
+    assert len(gone) == 5
     assert all(ApplyMeter in map(type, limited.flows[key].actions) for key in gone)
 
 
@@ -77,21 +86,50 @@ def test_no_limit_is_no_meter() -> None:
 def test_a_meter_stays_in_our_range(port: int) -> None:
     with pytest.raises(PipelineError, match="no meter"):
         meter_number(port)
-    assert METERS.stop - 1 == fragment_meter_number(0xFFFF)
+    assert METERS.stop - 1 == tenant_fragment_meter_number(0xFFFF)
     assert meter_number(0xFFFF) < arp_meter_number(0) and arp_meter_number(0xFFFF) < fragment_meter_number(0)
+    assert fragment_meter_number(0xFFFF) < tenant_fragment_meter_number(0)
 
 
 def test_a_meter_names_the_setting_that_turns_it_off() -> None:
-    numbers = (meter_number(7), fragment_meter_number(0xFFFF), arp_meter_number(7))
-    assert [setting_of(number) for number in numbers] == ["new_connections", "fragments", ""]
+    numbers = (meter_number(7), fragment_meter_number(0xFFFF), tenant_fragment_meter_number(0), arp_meter_number(7))
+    assert [setting_of(number) for number in numbers] == ["new_connections", "fragments", "tenant_fragments", ""]
 
 
 def test_every_piece_of_a_packet_passes_another_meter_of_its_pod() -> None:
     one = lab()
     for whole in (udp(one.ends("c", "near"), 4000, 53), udp(one.ends("c", "far"), 4000, 53)):
         for piece in whole.fragments(7):
-            assert metered(one, 1, piece)[0] == METERS.index(fragment_meter_number(1))
+            own, tenant = fragment_meter_number(1), tenant_fragment_meter_number(zone(1, 1))
+            assert metered(one, 1, piece)[:2] == [METERS.index(own), METERS.index(tenant)]
     assert metered(one, 1, udp(one.ends("c", "near"), 4000, 53)) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(fragments=0), [tenant_fragment_meter_number(zone(1, 1))]),
+        (Settings(tenant_fragments=0), [fragment_meter_number(1)]),
+        (Settings(fragments=0, tenant_fragments=0), []),
+    ],
+    ids=["of the tenant", "of the pod", "none"],
+)
+def test_either_limit_of_fragments_may_be_absent(settings: Settings, expected: list[int]) -> None:
+    one = lab()
+    one.network.switches["n1"].program(
+        compile_node(replace(one.view(1), settings=settings), one.permissions(1)).flows.values()
+    )
+    piece = udp(one.ends("c", "near"), 4000, 53).fragments(7)[0]
+    assert metered(one, 1, piece) == [METERS.index(number) for number in expected]
+
+
+def test_tenants_have_different_meters_for_fragments() -> None:
+    one = SimNetwork.of(SimPod("c", 1, 1, segment=4), SimPod("other", 1, 2, segment=8))
+    numbers = [number for number in one.program(1).meters if setting_of(number) == "tenant_fragments"]
+    assert [tenant_fragment_meter_number(zone(1, index)) for index in (4, 8)] == numbers
+    for port, source, index in ((1, "c", 4), (2, "other", 8)):
+        piece = udp(one.ends(source, source), 4000, 53).fragments(7)[0]
+        assert METERS.index(tenant_fragment_meter_number(zone(1, index))) in metered(one, port, piece)
 
 
 def test_arp_requests_pass_a_meter_before_they_are_parsed() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from romana_ovs.pipeline.listing import loadable, ordered, readable, rows, unmetered
-from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number
+from romana_ovs.pipeline.meters import METERS, arp_meter_number, fragment_meter_number, setting_of
 from romana_ovs.pipeline.registers import CONNTRACK_BITS, REGISTERS, ZONE
 from romana_ovs.pipeline.render import Example, Journey, document
 from romana_ovs.pipeline.tables import TABLE_IDS, TABLES
@@ -54,7 +54,8 @@ def test_meters_are_listed_beside_flows_and_not_loaded() -> None:
         for number in (arp_meter_number, fragment_meter_number)
         for port in (2, 3)
     ]
-    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *others]
+    (tenant,) = (program.meters[number].text() for number in program.meters if setting_of(number) == "tenant_fragments")
+    assert [line for line in lines if "bands=" in line] == [f"# {first}", f"# {second}", *others, f"# {tenant}"]
     (place,) = [number for number, line in enumerate(lines) if line.endswith(f", first through meter:{METERS[2]}")]
     assert "in_port=2," in lines[place + 1] and " actions=ct(commit," in lines[place + 1]
     listed = rows(program.flows.values(), program.meters)

@@ -222,9 +222,9 @@ ROWS = (
         sysctl(net_ipv4_ipfrag_high_thresh="4194304"),
         "fragments",
         WARNING,
-        ("1600 fragments", "about 1675", "ipfrag_high_thresh=16019200"),
+        ("3200 fragments", "about 1675", "ipfrag_high_thresh=24028800"),
     ),
-    Row("all fragments", GOOD, "fragments", WARNING, ("fragments is 0",), replace(SETTINGS, fragments=0)),
+    Row("all fragments", GOOD, "fragments", WARNING, ("tenant_fragments is 0",), replace(SETTINGS, tenant_fragments=0)),
     Row(
         "unread sysctl",
         sysctl(net_ipv4_ipfrag_time=""),

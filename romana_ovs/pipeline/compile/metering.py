@@ -1,13 +1,15 @@
-"""Limits what a local pod may send through its meters: connections it opens, fragments, ARP requests."""
+"""Limits what pods may send through meters: connections, fragments, ARP requests of a pod; fragments of a tenant."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import conntrack, pickup, spoof_guard
 from romana_ovs.pipeline.flow import Flow
-from romana_ovs.pipeline.meters import Meter, arp_meter, connection_meter, fragment_meter
+from romana_ovs.pipeline.meters import Meter, arp_meter, connection_meter, fragment_meter, tenant_fragment_meter
+from romana_ovs.pipeline.zones import Share
 from romana_ovs.policy.view import LocalPod, Origin
 
 
@@ -18,6 +20,8 @@ class PodMeters:
     arp: Meter
     fragments: Meter | None
     connections: Meter | None
+    tenant_fragments: bool
+    """Whether fragments pass the meter of the pod's tenant, too."""
 
     def present(self) -> tuple[Meter, ...]:
         """The meters that are not None."""
@@ -25,7 +29,7 @@ class PodMeters:
 
 
 def pod_meters(pod: LocalPod, settings: Settings) -> PodMeters:
-    """The meters of `pod`, by the settings `new_connections` and `fragments`.
+    """The meters of `pod`, by the settings `new_connections`, `fragments` and `tenant_fragments`.
 
     Raises PipelineError for an invalid ofport.
     """
@@ -35,14 +39,26 @@ def pod_meters(pod: LocalPod, settings: Settings) -> PodMeters:
         arp=arp_meter(pod.ofport, origin),
         fragments=fragment_meter(pod.ofport, fragment_rate, origin) if fragment_rate else None,
         connections=connection_meter(pod.ofport, rate, origin) if rate else None,
+        tenant_fragments=bool(settings.tenant_fragments),
     )
+
+
+def tenant_meters(zones: Iterable[int], shares: Mapping[int, Share], settings: Settings) -> dict[int, Meter]:
+    """The meters of the tenants with these conntrack zones, by zone; none without `tenant_fragments`."""
+    rate = settings.tenant_fragments
+    return {
+        number: tenant_fragment_meter(number, rate, Origin("Tenant", name=shares[number].tenant))
+        for number in (sorted(zones) if rate else ())
+    }
 
 
 def meter_rows(pod: LocalPod, meters: PodMeters) -> tuple[Flow, ...]:
     """The rows that meter packets of `pod`, except ARP requests (spoof_guard.pod_guard)."""
     rows: list[Flow] = []
-    if meters.fragments is not None:
-        rows += spoof_guard.metered_fragments(pod.ofport, meters.fragments)
+    if meters.fragments is not None or meters.tenant_fragments:
+        rows += spoof_guard.metered_fragments(
+            pod.ofport, meters.arp.origin, meters.fragments, by_tenant=meters.tenant_fragments
+        )
     if meters.connections is not None:
         rows += conntrack.metered_commits(pod, meters.connections)
         rows += pickup.metered_commits(pod.ofport, meters.connections) if pod.pre_restart else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
@@ -26,11 +26,11 @@ from romana_ovs.pipeline.compile import (
 )
 from romana_ovs.pipeline.compile.conditions import feature_origin
 from romana_ovs.pipeline.compile.fail_closed import close_pods, closed_because, sendable
-from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_meters
+from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_meters, tenant_meters
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zone_inputs
+from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zone, zone_inputs
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodePermissions, NodeView, ServerGroup
 
 Section = tuple[Flow, ...]
@@ -104,6 +104,8 @@ def compile_node(view: NodeView, permissions: NodePermissions, cache: CompileCac
     plan = AddressPlan.of(view.settings)
     zones = cache.zones.get((zone_inputs(view),), lambda _: node_zones(view))
     meters = _pod_meters(view, cache)
+    local_zones = {zone(view.host, pod_zone.index) for pod_zone in zones.pods.values()}
+    of_tenants = tenant_meters(local_zones, zones.shares, view.settings)
     _add_fixed(sections, view, plan, zones)
     _add_node(sections, view, plan)
     for pod in view.pods:
@@ -111,12 +113,14 @@ def compile_node(view: NodeView, permissions: NodePermissions, cache: CompileCac
         if member is None:
             raise PipelineError(f"no permissions for local pod {pod.key}")
         _add_pod(sections, view, plan, (pod, member, zones.pods[pod.key]), meters[pod.key])
+    for number, meter in of_tenants.items():
+        sections.add(("tenant fragments", number), (number, meter), spoof_guard.tenant_fragments)
     _add_policy(sections, view, permissions, plan)
     cache.sections.retain(sections.by_name)
     close_pods(sections.by_name, sections.failures)
     return Program(
         MappingProxyType(sections.by_name),
-        MappingProxyType({meter.number: meter for own in meters.values() for meter in own.present()}),
+        MappingProxyType({meter.number: meter for meter in (*_present(meters), *of_tenants.values())}),
         failures=tuple(sections.failures.values()),
         zones=zones.shares,
     )
@@ -201,8 +205,12 @@ def _is_own(view: NodeView, address: IPv4Address) -> bool:
     return view.gateway is not None and address in view.gateway.addresses
 
 
+def _present(meters: Mapping[PodKey, PodMeters]) -> Iterator[Meter]:
+    return (meter for own in meters.values() for meter in own.present())
+
+
 def _pod_meters(view: NodeView, cache: CompileCache) -> dict[PodKey, PodMeters]:
-    rates = (view.settings.new_connections, view.settings.fragments)
+    rates = (view.settings.new_connections, view.settings.fragments, view.settings.tenant_fragments)
     cache.meters.retain({pod.key for pod in view.pods})
     return {
         pod.key: cache.meters.get(pod.key, (pod.ofport, rates), lambda *_, pod=pod: pod_meters(pod, view.settings))

@@ -59,6 +59,8 @@ from romana_ovs.pipeline.zones import PodZone, zone
 from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin, Uplink
 
 ARP_REQUEST: Condition = ("arp_op", 1)
+OF_TENANT = 1
+"""SCRATCH of a fragment in table Fragments that has passed the meter of its pod; other values count parts of a MAC."""
 PART_BITS = 4
 """Bits of a MAC that one row compares. Fewer make more rows, more make more megaflows for wrong MACs."""
 
@@ -145,12 +147,30 @@ def fragment_rows() -> tuple[Flow, ...]:
     return (flow(priorities.Fragments.MISS, [], [Goto("L3Forward")], feature=Feature.SPOOF_GUARD, origin=origin),)
 
 
-def metered_fragments(ofport: int, meter: Meter) -> tuple[Flow, ...]:
-    """Fragments of the pod at this port pass its meter."""
+def metered_fragments(ofport: int, origin: Origin, meter: Meter | None, *, by_tenant: bool) -> tuple[Flow, ...]:
+    """Fragments of the pod at this port pass its meter, if it has one, and with `by_tenant` that of its tenant.
+
+    These are two flows, as Open vSwitch takes one meter in a flow.
+    """
+    own: list[Action] = [] if meter is None else [ApplyMeter(meter.number)]
+    onward: list[Action] = [load(SCRATCH, OF_TENANT), Resubmit("Fragments")] if by_tenant else [Goto("L3Forward")]
     return (
         flow(
             priorities.Fragments.METERED,
             [IP, ("in_port", ofport), ("nw_frag", FRAG_ANY, FRAG_ANY)],
+            [*own, *onward],
+            feature=Feature.SPOOF_GUARD,
+            origin=origin,
+        ),
+    )
+
+
+def tenant_fragments(number: int, meter: Meter) -> tuple[Flow, ...]:
+    """Fragments of the tenant's pods pass its meter; `number` is the tenant's conntrack zone."""
+    return (
+        flow(
+            priorities.Fragments.TENANT,
+            [IP, ("nw_frag", FRAG_ANY, FRAG_ANY), SCRATCH.match(OF_TENANT), ZONE.match(number)],
             [ApplyMeter(meter.number), Goto("L3Forward")],
             feature=Feature.SPOOF_GUARD,
             origin=meter.origin,
