@@ -10,6 +10,7 @@ from typing import cast
 import eventlet
 
 from romana_ovs import runtime
+from romana_ovs.controller.pre_restart import PreRestartPods
 from romana_ovs.controller.session import DesiredState, Session
 from romana_ovs.flag import Flag
 from romana_ovs.model.objects import PodKey
@@ -104,3 +105,21 @@ def test_another_owner_is_seen_once_and_a_removed_pod_after() -> None:
     other = _desired((KEPT, 1), reassigned=[KEPT], owners=second)
     asked = _asked(_flows((KEPT, 1), (GONE, 3)), started, again, other)
     assert asked == [*_flushes(KEPT), "flows", "flows", *_flushes(KEPT), "flows", *_flushes(GONE)]
+
+
+def test_what_was_found_out_over_the_management_socket_is_kept() -> None:
+    """The switch's own connection replaces that one; without flows the switch was restarted once more."""
+    former = PreRestartPods({}, fresh=True, lost_at=5.0)
+    assert _pre_restart(_flows((KEPT, 1)), former) is former
+    assert _pre_restart({}, former) is not former
+
+
+def _pre_restart(flows: Mapping[FlowKey, Flow], former: PreRestartPods) -> PreRestartPods | None:
+    session = Session(cast(Channel, FakeChannel(flows)), Flag(), former)
+    thread = eventlet.spawn(session.run)
+    for _ in range(10):
+        eventlet.sleep(0)
+    assert session.ready
+    session.on_disconnect()
+    thread.wait()
+    return session.pre_restart
