@@ -39,20 +39,20 @@ class ClassRecord:
     def from_json(cls, data: Any) -> ClassRecord:
         """The record in such a file, with the words of that version. Raises InputError naming the invalid field."""
         fields = _object(data, "classes")
-        asked = _object(fields.get("asked"), "classes.asked")
+        requirements_of = _object(fields.get("asked"), "classes.asked")
         following = _object(fields.get("next"), "classes.next")
-        pins = _object(fields.get("pins"), "classes.pins")
+        overrides = _object(fields.get("pins"), "classes.pins")
         return cls(
             requirements={
                 name: _requirements_from_json(requirements, f"classes.asked.{name}")
-                for name, requirements in asked.items()
+                for name, requirements in requirements_of.items()
             },
             next={
                 _segment(name, f"classes.next.{name}"): _number(value, f"classes.next.{name}", 1, CLASS_MASK)
                 for name, value in following.items()
             },
             classes=_entries(fields.get("classes")),
-            overrides={PodKey(pod): _identity(value, f"classes.pins.{pod}") for pod, value in pins.items()},
+            overrides={PodKey(pod): _identity(value, f"classes.pins.{pod}") for pod, value in overrides.items()},
         )
 
 
