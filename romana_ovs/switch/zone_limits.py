@@ -14,6 +14,8 @@ KERNEL = "system"
 KERNEL_TABLE = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 READ_BATCH = 250
 """Zones in one read: the kernel's answer is one message of a page (net/openvswitch/conntrack.c)."""
+ZONES = range(1, 1 << 16)
+"""Every zone but 0, which the default limit is for."""
 SET_BATCH = 4096
 """Zones in one write: for the kernel they are one attribute of at most 64 kB, 12 bytes each."""
 _ZONE = re.compile(r"^zone=(\d+),limit=(\d+),count=(\d+)$", re.MULTILINE)
@@ -55,8 +57,13 @@ class ZoneLimits:
         return self._read(requests)
 
     def read_any(self) -> dict[int, ZoneUse]:
-        """All zones that have a limit; of the kernel's those that fit into one message, some hundred."""
-        return self._read([""])
+        """All zones that have a limit.
+
+        The kernel answers with those that fit into one message, more than a batch. So an answer that may have been cut
+        is followed by batches of all zones.
+        """
+        uses = self._read([""])
+        return self.read(ZONES) if self._kernel and len(uses) >= READ_BATCH else uses
 
     def _read(self, requests: Iterable[str]) -> dict[int, ZoneUse]:
         uses: dict[int, ZoneUse] = {}

@@ -83,9 +83,19 @@ def test_zones_of_the_kernel_are_read_in_batches(tmp_path: Path, serve: Serve, m
     assert asked == [
         ("dpctl/ct-get-limits", ["system@ovs-system", "zone=" + ",".join(map(str, part))]) for part in parts
     ]
+    assert kernel.read_any() == {5: ZoneUse(4, 3)}
+    assert asked[2:] == [("dpctl/ct-get-limits", ["system@ovs-system"])], "the answer is short, so it is whole"
     monkeypatch.setattr("romana_ovs.switch.zone_limits.SET_BATCH", 2)
     kernel.set({1: 7, 2: 7, 3: 8})
-    assert [words[1:] for _, words in asked[2:]] == [["zone=1,limit=7", "zone=2,limit=7"], ["zone=3,limit=8"]]
+    assert [words[1:] for _, words in asked[3:]] == [["zone=1,limit=7", "zone=2,limit=7"], ["zone=3,limit=8"]]
+
+
+def test_a_cut_answer_of_the_kernel_is_not_the_whole(tmp_path: Path, serve: Serve) -> None:
+    text = "".join(f"zone={zone},limit=4,count=3\n" for zone in range(1, 251))
+    asked = serve(json.dumps({"error": None, "id": 0, "result": text}).encode())
+    assert len(ZoneLimits(_remote(tmp_path), "system").read_any()) == 250
+    zones = [int(zone) for _, words in asked[1:] for zone in words[1].removeprefix("zone=").split(",")]
+    assert zones == list(range(1, 1 << 16))
 
 
 def test_the_size_of_the_table_is_the_switch_s_or_the_kernel_s(
