@@ -32,8 +32,8 @@ UNDERLAY_BRIDGE = "br-phy"
 UNDERLAY = IPv4Network("172.31.0.0/16")
 """The range of tunnel addresses."""
 FRAGMENT_MEMORY, FRAGMENT_BYTES = "net.ipv4.ipfrag_high_thresh", 24_028_800
-"""What the kernel's datapath takes for unfinished datagrams of a node, in bytes: three times what a tenant may keep
-there by default (`tenant_fragments`, docs/cli.md)."""
+"""What the kernel's datapath takes for unfinished datagrams of a node, in bytes: 5,283 first fragments. A tenant may
+keep 3,200 there by default (`tenant_fragments`, docs/cli.md)."""
 VSCTL_SECONDS = patience(20.0)
 ADDRESS_SECONDS = patience(5.0)
 """How long a switch may take to learn of a new address."""
@@ -169,7 +169,7 @@ def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathTyp
 
 
 def _set_fragment_memory(node: Node) -> None:
-    """Give a node of the kernel's datapath the memory for fragments that `node check` asks for, if it can be set."""
+    """Give a node of the kernel's datapath more memory for fragments than a tenant may take, if it can be set."""
     done = node.execute(["sysctl", "-q", "-w", f"{FRAGMENT_MEMORY}={FRAGMENT_BYTES}"])
     if done.returncode != 0:
         LOG.warning("node %s keeps its %s: %s", node.name, FRAGMENT_MEMORY, " ".join(done.stderr.split()))

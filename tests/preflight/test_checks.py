@@ -222,7 +222,7 @@ ROWS = (
         sysctl(net_ipv4_ipfrag_high_thresh="4194304"),
         "fragments",
         WARNING,
-        ("3200 fragments", "about 1675", "ipfrag_high_thresh=24028800"),
+        ("3200 fragments", "about 922", "ipfrag_high_thresh=43670400"),
     ),
     Row("all fragments", GOOD, "fragments", WARNING, ("tenant_fragments is 0",), replace(SETTINGS, tenant_fragments=0)),
     Row(
