@@ -28,7 +28,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help romana-cni demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench lock clean root system kube-binaries
+.PHONY: help romana-cni demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -96,6 +96,9 @@ goldens: .venv/.installed-test  ## Rewrite the expected texts under tests/; revi
 
 bench: root .venv/.installed  ## The figures of bench/results.md
 	@exec $(BIN)/python bench/run.py
+
+bench-kernel: root .venv/.installed-test  ## Traffic on the kernel's datapath, in a virtual machine: ratios only
+	@exec $(BIN)/python -m tests.kernel --script bench/traffic-kernel.sh
 
 # A new pip in an environment of its own: pip-tools and the one that Debian ships do not fit each other.
 LOCK := .venv/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-header --annotation-style=line \

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.allocation import ROOT, SIZES
 from bench.report import SECTIONS, results
+from bench.switch import DATAPATH, datapath_type
 from romana_ovs.cli.progress import activity
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.system import require_machine
@@ -85,6 +86,7 @@ def machine() -> dict[str, str]:
         "kernel": platform.release().partition("-")[0],
         "python": platform.python_version(),
         "ovs": version.split()[3],
+        "datapath": datapath_type().value,
         "load": f"{os.getloadavg()[0]:.1f}",
     }
 
@@ -108,7 +110,10 @@ def main(words: list[str]) -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all without one")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it works, not how fast it is")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go (default: bench/results.md)")
+    parser.add_argument("--datapath", choices=("netdev", "system"), help=f"default: {DATAPATH}, else netdev")
     options = parser.parse_args(words)
+    if options.datapath:
+        os.environ[DATAPATH] = options.datapath
     unknown = sorted(set(options.sections) - set(SECTIONS))
     if unknown:
         parser.error(f"no such section: {', '.join(unknown)}")
@@ -116,6 +121,7 @@ def main(words: list[str]) -> int:
     chosen = [name for name in SECTIONS if not options.sections or name in options.sections]
     try:
         require_machine()
+        datapath_type()
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Runs a server or client inside a pod: `python -m bench.peer serve|connect|open|sweep|send ...`.
+"""Runs a server or client inside a pod: `python -m bench.peer serve|connect|open|sweep|send|answer|flood ...`.
 
 Prints one line of JSON.
 """
@@ -15,6 +15,8 @@ import time
 LINGER_NONE = struct.pack("ii", 1, 0)
 """Closing resets, so that no port waits for a minute."""
 CHUNK = bytes(1 << 18)
+DATAGRAM = bytes(64)
+BURST = 64
 ANSWER_SECONDS = 5.0
 SWEEP_SECONDS = 0.5
 
@@ -106,6 +108,32 @@ def send(target: tuple[str, int], seconds: float) -> dict[str, float]:
     return {"rate": sent * 8 / (time.perf_counter() - start)}
 
 
+def answer(address: str, port: int) -> None:
+    """Never returns: answers one datagram, and reads no other."""
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.bind((address, port))
+    print("ready", flush=True)
+    data, sender = receiver.recvfrom(len(DATAGRAM))
+    receiver.sendto(data, sender)
+    while True:
+        time.sleep(ANSWER_SECONDS)
+
+
+def flood(target: tuple[str, int], seconds: float) -> dict[str, float]:
+    """Datagrams of 64 bytes of payload as fast as possible, once one was answered; those sent, and the seconds."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.settimeout(ANSWER_SECONDS)
+    sender.connect(target)
+    sender.send(DATAGRAM)
+    sender.recv(len(DATAGRAM))
+    sent, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        for _ in range(BURST):
+            sender.send(DATAGRAM)
+        sent += BURST
+    return {"sent": sent, "seconds": time.perf_counter() - start}
+
+
 def main(words: list[str]) -> None:
     """Do what the words say."""
     if words[0] == "serve":
@@ -114,6 +142,10 @@ def main(words: list[str]) -> None:
         print(json.dumps(connect((words[1], int(words[2])), float(words[3]))))
     elif words[0] == "send":
         print(json.dumps(send((words[1], int(words[2])), float(words[3]))))
+    elif words[0] == "answer":
+        answer(words[1], int(words[2]))
+    elif words[0] == "flood":
+        print(json.dumps(flood((words[1], int(words[2])), float(words[3]))))
     elif words[0] == "open":
         targets = [(address, int(words[3])) for address in words[2].split(",")]
         print(json.dumps(open_many(words[1], targets, int(words[4]), int(words[5]))))

@@ -7,20 +7,21 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from bench.allocation import ROOT, large_cluster
+from bench.allocation import ROOT, into_tier, large_cluster
 from bench.flows import Node as CompiledNode
 from bench.switch import node
-from romana_ovs.model.bridge import POD_ID
+from romana_ovs.model.bridge import POD_ID, DatapathType
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.labels import Labels
-from romana_ovs.model.objects import ContainerPort, Pod, PodKey
+from romana_ovs.model.objects import ContainerPort, Pod, PodKey, PolicyPort, Protocol
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
+from romana_ovs.switch.ethertypes import filter_ports
 from romana_ovs_emulate.nodes import BRIDGE, Node
-from romana_ovs_emulate.system import inside, ip_batch, run
+from romana_ovs_emulate.system import in_netns, inside, ip_batch, run
 
 TENANT = "tenant000"
 PORT = 80
@@ -36,6 +37,11 @@ class Place:
     address: str
     mac: str
     ofport: int
+
+    @property
+    def port(self) -> str:
+        """The network device of its port, in the node's namespace."""
+        return f"b{self.ofport}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,14 @@ class Bench:
         _introduce((*self.clients, *self.servers), next_hop=flows == self.tables)
         self.forget()
 
+    def filter_ports(self, *, filtered: bool) -> None:
+        """Attach the filter of ethertypes to the pods' ports, as they have it in production, or remove it."""
+        ports = [place.port for place in (*self.clients, *self.servers)]
+        if filtered:
+            in_netns(self.node.netns, lambda: filter_ports(ports))
+            return
+        ip_batch([f"link set {port} xdp off" for port in ports], netns=self.node.netns)
+
     def forget(self) -> None:
         """Drop every megaflow and every connection."""
         self.node.appctl("revalidator/purge")
@@ -67,10 +81,13 @@ class Bench:
 
 
 def cluster_with(pods: int, clients: int, servers: int) -> Cluster:
-    """`large_cluster` with clients and servers of one tier pair on its first node."""
+    """`large_cluster` with clients and servers of one tier pair on its first node; UDP/80 is admitted as TCP/80 is."""
     base = large_cluster(pods)
     home = min(base.nodes)
-    cluster = base
+    policy = into_tier(TENANT, 1)
+    (rule,) = policy.ingress
+    both = replace(rule, ports=(*rule.ports, PolicyPort(Protocol.UDP, PORT)))
+    cluster = base.with_object(replace(policy, ingress=(both,)))
     for name, count, tier in (("client", clients, 0), ("server", servers, 1)):
         for index in range(count):
             cluster = cluster.with_object(
@@ -79,7 +96,7 @@ def cluster_with(pods: int, clients: int, servers: int) -> Cluster:
                     name=f"{name}{index}",
                     labels=Labels({"tier": f"tier{tier}", "app": "bench"}),
                     node=home,
-                    ports=(ContainerPort(PORT),),
+                    ports=(ContainerPort(PORT), ContainerPort(PORT, Protocol.UDP)),
                     uid=f"{name}{index}",
                 )
             )
@@ -114,13 +131,14 @@ def _plug(here: Node, places: Sequence[Place]) -> None:
     """Namespaces, cables and ports; neighbours are told with the tables, so that no ARP is in what is measured."""
     words: list[str] = []
     for place in places:
-        port = f"b{place.ofport}"
+        port = place.port
         ip_batch([f"netns add {place.netns}"])
         ip_batch(
             [f"link add {port} netns {here.netns} type veth peer name eth0 address {place.mac} netns {place.netns}"]
         )
         ip_batch([f"link set {port} addrgenmode none up"], netns=here.netns)
-        subprocess.run(inside(place.netns, ["ethtool", "-K", "eth0", "tx", "off"]), check=True, capture_output=True)
+        if here.datapath is DatapathType.NETDEV:  # It fills in no checksums.
+            subprocess.run(inside(place.netns, ["ethtool", "-K", "eth0", "tx", "off"]), check=True, capture_output=True)
         lines = ["link set lo up", "link set eth0 addrgenmode none up", f"addr add {place.address}/32 dev eth0"]
         lines += ["route add default dev eth0 scope link"]
         ip_batch(lines, netns=place.netns)
@@ -144,12 +162,12 @@ def _introduce(places: Sequence[Place], *, next_hop: bool) -> None:
 
 
 @contextmanager
-def serving(places: Sequence[Place]) -> Iterator[None]:
-    """A server on port 80 in every one of `places`, which answers each connection's first bytes."""
+def serving(places: Sequence[Place], command: str = "serve") -> Iterator[None]:
+    """A server on port 80 in every one of `places`: what `bench.peer` does for `command`."""
     started = []
     try:
         for place in places:
-            argv = inside(place.netns, [sys.executable, "-m", "bench.peer", "serve", place.address, str(PORT)])
+            argv = inside(place.netns, [sys.executable, "-m", "bench.peer", command, place.address, str(PORT)])
             process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True)
             started.append(process)
         for process in started:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from bench import report_kubernetes
+from bench import report_kubernetes, report_traffic
 from bench.markdown import met, table
 
 SECTIONS = ("flows", "latency", "restart", "reading", "kubernetes", "traffic", "megaflows")
@@ -16,6 +16,12 @@ THROUGHPUT_AIM = 0.95
 MEGAFLOWS_AIM = 20
 READING_AIMS = {"yaml": 3.0, "json": 1.2}
 """Seconds."""
+
+_DATAPATHS = {
+    "netdev": "its userspace datapath (`datapath_type=netdev`: every packet goes through one process, by way of the "
+    "kernel's sockets)",
+    "system": "the kernel's datapath (`datapath_type=system`)",
+}
 
 Found = dict[str, Any]
 
@@ -35,8 +41,8 @@ Written by `make bench`; run it to have those of your own machine. Sections can 
 latency`.
 
 Measured on {machine["cores"]} cores and {machine["memory"]} of memory, Linux {machine["kernel"]}, Python \
-{machine["python"]}, Open vSwitch {machine["ovs"]} with its userspace datapath (`datapath_type=netdev`: every packet \
-goes through one process, by way of the kernel's sockets); load at the start {machine["load"]}. Switches, \
+{machine["python"]}, Open vSwitch {machine["ovs"]} with {_DATAPATHS[machine["datapath"]]}; \
+load at the start {machine["load"]}. Switches, \
 controllers \
 and pods share these cores, so what is compared was measured in turns and is given as medians.
 
@@ -270,44 +276,6 @@ another checkout, too, in turns.
 """
 
 
-def _traffic(found: Found) -> str:
-    head = ("", "romana-ovs", "one NORMAL flow", "conntrack, then NORMAL", "ratio to NORMAL", "of conntrack alone")
-    kinds = (
-        ("throughput", "TCP, one stream", 1e6, "Mbit/s"),
-        ("per processor", "TCP, by time of the switch process", 1e6, "Mbit per s of processor"),
-        ("connections", "new TCP connections", 1.0, "/s"),
-    )
-    rows = []
-    for name, what, unit, word in kinds:
-        middle, ratio = found[name]["median"], found[name]["ratio"]
-        shown = [f"{middle[kind] / unit:,.0f} {word}" for kind in ("romana", "normal", "tracked")]
-        rows.append((what, *shown, *(_spread(ratio[kind]) for kind in ("romana", "tracked"))))
-    return f"""
-## Traffic between two local pods
-
-{table(head, rows)}
-
-Client and server are network namespaces behind one bridge with the {found["flows"]:,} flows of a full node, TCP/80
-from tier 0 to tier 1, sent by {found["sender"]}. {found["rounds"]} turns of {found["seconds"]:g} s for each set of
-tables, there and back; a ratio is the median of the turns, each against its own NORMAL, with its quartiles. Where
-other programs share the cores the first row swings by more than what is measured; the second, bits by processor time
-of the switch process, swings less. A connection is made, carries a byte there and one back, and is reset.
-
-An established packet takes two look-ups in the datapath, both hits in its exact-match cache, one `ct` and one
-rewritten source MAC, whatever the number of flows: `SpoofGuard` to `ConntrackZone` are one megaflow that ends in
-conntrack, and all the rest, up to the port, is another. There is no second `ct`. The third set of tables is the least
-that knows connections at all: one `ct`, then NORMAL. What it loses against NORMAL is what tracking costs in the
-userspace datapath, which verifies every TCP checksum and looks the packet up a second time: where the ratio is below
-the aim, that is where the rest goes, and no table can be without it that lets replies through and cuts them when a
-permission goes.
-"""
-
-
-def _spread(ratio: Sequence[float]) -> str:
-    low, middle, high = ratio
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
 def _megaflows(found: Found) -> str:
     pairs = found["side"] ** 2
     names = (
@@ -344,6 +312,6 @@ _SECTION: dict[str, Callable[[Found], str]] = {
     "restart": _restart,
     "reading": _reading,
     "kubernetes": report_kubernetes.section,
-    "traffic": _traffic,
+    "traffic": report_traffic.section,
     "megaflows": _megaflows,
 }

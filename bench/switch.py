@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from romana_ovs.model.bridge import POD_ID, TUNNEL_ID, DatapathType
+from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.controller import controller_socket
+from romana_ovs_emulate.datapath import choose_datapath
 from romana_ovs_emulate.nodes import BRIDGE, Node, start_node
 from romana_ovs_emulate.runs import Run, start_run
 
 TUNNEL_ADDRESS = "172.16.0.1"
+DATAPATH = "ROMANA_DATAPATH"
+"""The environment variable with the datapath to measure on: `netdev` (the default) or `system`."""
+
+
+def datapath_type() -> DatapathType:
+    """The datapath that is measured. Raises SetupError for `system` without its module, and for any other value."""
+    text = os.environ.get(DATAPATH, "") or DatapathType.NETDEV.value
+    if text not in {one.value for one in DatapathType}:
+        raise SetupError(f"{DATAPATH} is {text!r}; it must be system or netdev")
+    return choose_datapath(DatapathType(text))
 
 
 @contextmanager
@@ -20,7 +33,7 @@ def node(name: str) -> Iterator[tuple[Run, Node]]:
     """A run with one node."""
     run = start_run()
     try:
-        yield run, start_node(run, name, controller=controller_socket(run), datapath=DatapathType.NETDEV)
+        yield run, start_node(run, name, controller=controller_socket(run), datapath=datapath_type())
     finally:
         run.close()
 

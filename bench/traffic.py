@@ -1,13 +1,16 @@
-"""Measures TCP between two local pods, through full tables and through one NORMAL flow, in turns.
+"""Measures TCP and UDP between two local pods, through full tables and through one NORMAL flow, in turns.
 
-`python -m bench.traffic PODS ROUNDS SECONDS` prints JSON. A third set of tables, one pass through conntrack
-before NORMAL, says what tracking alone costs here.
+`python -m bench.traffic PODS ROUNDS SECONDS` prints JSON, with `--ratios` a table without rates.
+A third set of tables, one pass through conntrack before NORMAL, says what tracking alone costs here; a fourth turn, the
+full tables again, has the filter of ethertypes at the pods' ports, as they have it in production
+(romana_ovs/switch/ethertypes.py).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from bench.pods import PORT, Bench, Place, ask, bench, serving
+from bench.report_traffic import ratios
 from romana_ovs_emulate.system import inside, run
 
 NORMAL = "priority=0,actions=NORMAL"
@@ -29,6 +33,12 @@ TRACKED = "\n".join(
         "table=1,priority=1,ct_state=+trk+est,ip,actions=NORMAL",
     )
 )
+FILTERED = "filtered"
+COUNTED = ("romana", "normal", "tracked")
+PACKETS = re.compile(r"packets:(\d+)")
+MASKS = re.compile(r"masks: hit:\d+ total:(\d+)")
+"""The kernel's datapath shows how many masks its megaflows have (ovs-dpctl(8), show)."""
+FIRST_LOOKUP = "recirc_id(0)"
 READY_SECONDS = 10.0
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds of a clock tick, in which processor time is counted."""
@@ -37,11 +47,13 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
     """Medians and ratios of `rounds` turns of `seconds` for each set of tables."""
     with bench(pods, 1, 1) as found:
-        sets = {"romana": found.tables, "normal": NORMAL, "tracked": TRACKED}
+        sets = {"romana": found.tables, "normal": NORMAL, "tracked": TRACKED, FILTERED: found.tables}
         with streaming(found) as stream:
             found.program(NORMAL)
             stream(seconds)
             streams, work = _turns(found, sets, rounds, lambda: stream(seconds))
+            lookups = {name: _lookups(found, sets[name], lambda: stream(seconds)) for name in COUNTED}
+        datagrams, _ = _turns(found, sets, rounds, lambda: _datagrams(found, seconds))
         with serving(found.servers):
             client, server = found.clients[0], found.servers[0].address
             words = ("connect", server, str(PORT), str(seconds))
@@ -49,6 +61,8 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
         return {
             "pods": pods,
             "flows": found.flows,
+            "datapath": found.node.datapath.value,
+            "lookups": lookups,
             "rounds": rounds,
             "seconds": seconds,
             "sender": "iperf3" if shutil.which("iperf3") else "a sender of our own",
@@ -59,6 +73,7 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
                     for name, rates in streams.items()
                 }
             ),
+            "datagrams": _compared(datagrams),
             "connections": _compared(rates),
         }
 
@@ -76,10 +91,44 @@ def _turns(found: Bench, sets: dict[str, str], rounds: int, once: Callable[[], f
     for turn in range(rounds):
         for name in list(sets)[:: -1 if turn % 2 else 1]:
             found.program(sets[name])
+            found.filter_ports(filtered=name == FILTERED)
             before = _worked(found)
             taken[name].append(once())
             work[name].append(_worked(found) - before)
     return taken, work
+
+
+def _datagrams(found: Bench, seconds: float) -> float:
+    """Datagrams per second that reach the server's pod, whether or not its socket has room for them."""
+    client, server = found.clients[0], found.servers[0]
+    with serving([server], "answer"):
+        before = _received(server)
+        sent = ask(client, "flood", server.address, str(PORT), str(seconds))
+        return (_received(server) - before) / float(sent["seconds"])
+
+
+def _received(place: Place) -> int:
+    """Packets that the pod's device has received (proc(5), net/dev)."""
+    lines = run(inside(place.netns, ["cat", "/proc/net/dev"])).splitlines()
+    (counters,) = (line.partition(":")[2].split() for line in lines if line.strip().startswith("eth0:"))
+    return int(counters[1])
+
+
+def _lookups(found: Bench, tables: str, once: Callable[[], float]) -> dict[str, float]:
+    """After one stream: megaflows for IP, how often a packet is looked up again, and the masks (0 where not known)."""
+    found.program(tables)
+    found.filter_ports(filtered=False)
+    once()
+    megaflows = found.megaflows()
+    packets = [int(match.group(1)) if (match := PACKETS.search(line)) else 0 for line in megaflows]
+    entered = sum(count for count, line in zip(packets, megaflows, strict=True) if FIRST_LOOKUP in line)
+    again = sum(count for count, line in zip(packets, megaflows, strict=True) if ",recirc(" in line)
+    masks = MASKS.search(found.node.appctl("dpctl/show"))
+    return {
+        "megaflows": len(megaflows),
+        "recirculations": again / max(entered, 1),
+        "masks": int(masks.group(1)) if masks else 0,
+    }
 
 
 def _worked(found: Bench) -> float:
@@ -90,11 +139,14 @@ def _worked(found: Bench) -> float:
 
 def _compared(taken: Taken) -> dict[str, Any]:
     """Medians by set of tables; ratios to NORMAL turn by turn, as their quartiles."""
-    ratios = {
+    compared = {
         name: _quartiles([one / base for one, base in zip(rates, taken["normal"], strict=True)])
         for name, rates in taken.items()
     }
-    return {"median": {name: median(rates) for name, rates in taken.items()}, "ratio": ratios}
+    compared["romana to tracked"] = _quartiles(
+        [one / base for one, base in zip(taken["romana"], taken["tracked"], strict=True)]
+    )
+    return {"median": {name: median(rates) for name, rates in taken.items()}, "ratio": compared}
 
 
 def _quartiles(values: list[float]) -> list[float]:
@@ -128,4 +180,5 @@ def _iperf(client: Place, server: Place, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))
+    figures = measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    print(ratios(figures) if "--ratios" in sys.argv[4:] else json.dumps(figures))

@@ -19,7 +19,7 @@ from romana_ovs_emulate import binaries
 from tests.support.private_ovs import needs_ovs
 
 ROOT = Path(__file__).resolve().parents[2]
-MACHINE = {"cores": "2", "memory": "4 GiB", "kernel": "6", "python": "3", "ovs": "3", "load": "0"}
+MACHINE = {"cores": "2", "memory": "4 GiB", "kernel": "6", "python": "3", "ovs": "3", "datapath": "netdev", "load": "0"}
 
 
 @pytest.mark.parametrize("pods", SIZES)
@@ -71,6 +71,8 @@ def test_the_measurements_run_and_are_written_down(tmp_path: Path) -> None:
     assert "| Reading 100 pods and 4 policies, 0 MB of YAML | under 3 s |" in one
     assert "| Megaflows, one pair of pods | under 20 |" in two
     assert "TCP, one stream" in two
+    assert "| UDP, 64 bytes |" in two
+    assert "| one TCP stream | megaflows | recirculations per packet | masks |" in two
     assert str(ROOT) not in one + two
 
 
