@@ -124,7 +124,7 @@ class FolderReconciler:
             if observed != self._observed:
                 noticed = self.noticed if snapshot.cluster is not self._computed_for else now
                 try:
-                    snapshot = self._store.apply(self._content, seen=observed)
+                    snapshot = self._store.apply(self._content, node_by_port=observed)
                 except Exception:
                     # The next step tries again.
                     self._observed_inputs = LastInputs()

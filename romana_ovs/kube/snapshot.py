@@ -33,7 +33,7 @@ class ClusterSnapshot:
     read; `ignored` names kinds that have no effect here; `locations` are those of pods (or their workloads). `objects`
     are the valid objects of a folder with their locations; empty when the source is an API server. `notes` say what a
     folder leaves open, and `left_out` which of its workloads have no pods here (`kube.manifests.workload_pods`).
-    `invalid_pod_makers` are where invalid objects of other API groups stand that make pods.
+    `invalid_workloads` are where invalid objects of other API groups stand that make pods.
     """
 
     cluster: Cluster
@@ -44,7 +44,7 @@ class ClusterSnapshot:
     objects: tuple[DecodedObject, ...] = ()
     notes: tuple[Problem, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    invalid_pod_makers: tuple[SourceLocation, ...] = ()
+    invalid_workloads: tuple[SourceLocation, ...] = ()
 
     @property
     def unsupported(self) -> tuple[Problem, ...]:

@@ -11,7 +11,7 @@ from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, PolicyPeer
 from romana_ovs.model.selector_text import selector_text
 from romana_ovs.model.syntax import listed
-from romana_ovs.policy.evaluate import block_holds
+from romana_ovs.policy.evaluate import ip_block_contains
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
 
@@ -62,8 +62,8 @@ def blocks_of_the_cluster(context: LintContext) -> Iterator[Problem]:
                 if peer.ip_block is None or peer.ip_block.cidr == EVERYWHERE:
                     continue
                 path = f"{rule.peer_path(index)}.ipBlock.cidr"
-                inside = [name for address, name in pods if block_holds(peer.ip_block, address)]
-                translated = [name for address, name in services if block_holds(peer.ip_block, address)]
+                inside = [name for address, name in pods if ip_block_contains(peer.ip_block, address)]
+                translated = [name for address, name in services if ip_block_contains(peer.ip_block, address)]
                 if inside:
                     reason = f"{peer.ip_block.cidr} has addresses of pods ({listed(inside)}) and means them, too; "
                     yield policy.note(path, reason + "addresses of pods change, so select them by labels")

@@ -282,7 +282,7 @@ class Reference:
         selectors = (peer.pods, peer.namespaces)
         if peer.ip_block is not None:
             # [types] "ipBlock ... If this field is set then neither of the other fields can be."
-            return selectors == (None, None) and block_holds(peer.ip_block, other.address)
+            return selectors == (None, None) and ip_block_contains(peer.ip_block, other.address)
         if other.pod is None or selectors == (None, None):
             return False
         if peer.namespaces is None:
@@ -360,7 +360,7 @@ def _port_matches(entry: PolicyPort, port: PortRef, destination: TrafficPeer) ->
     return entry.port <= port.port <= (entry.port if entry.end is None else entry.end)
 
 
-def block_holds(block: IpBlock, address: IPv4Address | None) -> bool:
+def ip_block_contains(block: IpBlock, address: IPv4Address | None) -> bool:
     """Whether the block has the address.
 
     [types] "except is a slice of CIDRs that should not be included within an IPBlock".

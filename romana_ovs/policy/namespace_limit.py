@@ -30,18 +30,18 @@ def rows_of(group: Group) -> int:
 
 
 def rows_by_namespace(group: Group) -> RowCounts:
-    """The same by namespace of the policies; "" for permissions of no policy."""
+    """An estimate of the rows of `group` by the namespace of their policies; "" for permissions of no policy."""
     counts: dict[str, int] = {}
     for allows in _allow_lists(group):
         seen: set[tuple[str, tuple[PortRange, ...] | None]] = set()
         for allow in allows:
-            owner = allow.origin.namespace
-            rows = _peers(allow)
+            namespace = allow.origin.namespace
+            rows = _peer_rows(allow)
             # Rules of the same ports share their rows.
-            if (owner, allow.ports) not in seen:
-                seen.add((owner, allow.ports))
-                rows += 1 if allow.ports is None else sum(_masks(ports) for ports in allow.ports)
-            counts[owner] = counts.get(owner, 0) + rows
+            if (namespace, allow.ports) not in seen:
+                seen.add((namespace, allow.ports))
+                rows += 1 if allow.ports is None else sum(_port_rows(ports) for ports in allow.ports)
+            counts[namespace] = counts.get(namespace, 0) + rows
     return counts
 
 
@@ -49,14 +49,14 @@ def _allow_lists(group: Group) -> tuple[tuple[Allow, ...], ...]:
     return (group.ingress, group.deferred_egress) if isinstance(group, ServerGroup) else (group.local_egress,)
 
 
-def _peers(allow: Allow) -> int:
+def _peer_rows(allow: Allow) -> int:
     return max(1, len(allow.identities or ()) + 2 * len(allow.cidrs))
 
 
-def _masks(ports: PortRange) -> int:
+def _port_rows(ports: PortRange) -> int:
     """An upper bound of the masked matches of a range, for both directions."""
-    wide = (ports.high - ports.low + 1).bit_length()
-    return 2 * max(1, 2 * (wide - 1))
+    bits = (ports.high - ports.low + 1).bit_length()
+    return 2 * max(1, 2 * (bits - 1))
 
 
 def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) -> NodePermissions:
@@ -72,18 +72,18 @@ def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) ->
     counted = list(zip(groups, counts_of.values(), strict=True))
     totals: dict[str, int] = {}
     for _, counts in counted:
-        for owner, rows in counts.items():
-            totals[owner] = totals.get(owner, 0) + rows
-    over = {owner: rows for owner, rows in sorted(totals.items()) if owner and rows > most}
+        for namespace, rows in counts.items():
+            totals[namespace] = totals.get(namespace, 0) + rows
+    over = {namespace: rows for namespace, rows in sorted(totals.items()) if namespace and rows > most}
     if not over:
         return permissions
     without: dict[int, set[str]] = {}
-    for owner in over:
+    for namespace in over:
         left = most
-        for group, counts in sorted(counted, key=lambda each: (each[1].get(owner, 0), each[0].number)):
-            left -= counts.get(owner, 0)
-            if left < 0 and owner in counts:
-                without.setdefault(id(group), set()).add(owner)
+        for group, counts in sorted(counted, key=lambda each: (each[1].get(namespace, 0), each[0].number)):
+            left -= counts.get(namespace, 0)
+            if left < 0 and namespace in counts:
+                without.setdefault(id(group), set()).add(namespace)
     return replace(
         permissions,
         servers=tuple(_without(group, without.get(id(group))) for group in permissions.servers),
@@ -92,13 +92,13 @@ def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) ->
     )
 
 
-def _without(group: G, owners: set[str] | None) -> G:
-    """`group` without the rules of `owners`."""
-    if not owners:
+def _without(group: G, namespaces: set[str] | None) -> G:
+    """`group` without the rules of `namespaces`."""
+    if not namespaces:
         return group
 
     def others(allows: tuple[Allow, ...]) -> tuple[Allow, ...]:
-        return tuple(allow for allow in allows if allow.origin.namespace not in owners)
+        return tuple(allow for allow in allows if allow.origin.namespace not in namespaces)
 
     if isinstance(group, ServerGroup):
         return replace(group, ingress=others(group.ingress), deferred_egress=others(group.deferred_egress))

@@ -17,7 +17,15 @@ from romana_ovs.model.objects import (
 )
 from romana_ovs.model.selector_text import label_differences
 from romana_ovs.model.syntax import listed
-from romana_ovs.policy.evaluate import Decision, Reference, TrafficPeer, block_holds, isolates, ports_match, selects
+from romana_ovs.policy.evaluate import (
+    Decision,
+    Reference,
+    TrafficPeer,
+    ip_block_contains,
+    isolates,
+    ports_match,
+    selects,
+)
 from romana_ovs.policy.explain import ISOLATION, TENANT, RuleRef
 
 MAX_REASONS = 3
@@ -50,25 +58,25 @@ def near_misses(reference: Reference, connection: Connection, decision: Decision
     destination = reference.traffic_peer(connection.destination)
     if source.absent or destination.absent:
         return ()
-    sides = (
-        _Side(reference, Direction.EGRESS, source, destination, destination, connection.port),
-        _Side(reference, Direction.INGRESS, destination, source, destination, connection.port),
+    checks = (
+        _DirectionCheck(reference, Direction.EGRESS, source, destination, destination, connection.port),
+        _DirectionCheck(reference, Direction.INGRESS, destination, source, destination, connection.port),
     )
     if any(rule.kind == TENANT for rule in decision.rules):
-        return tuple(miss for side in sides for miss in side.separated())
+        return tuple(miss for check in checks for miss in check.blocked_by_tenancy())
     if any(rule.kind == ISOLATION for rule in decision.rules):
-        return tuple(sides[1].other_selectors())
-    return tuple(miss for side in sides for miss in side.misses())
+        return tuple(checks[1].policies_not_selecting())
+    return tuple(miss for check in checks for miss in check.misses())
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """One direction of the connection: its own pod, the other end, and the server, whose ports count."""
+class _DirectionCheck:
+    """One direction of the connection: its pod (`local`), the other end (`peer`), and the server, whose ports count."""
 
     reference: Reference
     direction: Direction
-    own: TrafficPeer
-    other: TrafficPeer
+    local: TrafficPeer
+    peer: TrafficPeer
     server: TrafficPeer
     port: PortRef
 
@@ -89,28 +97,34 @@ class _Side:
                 texts = [f"{side}[{index}]: {reason}" for index, reason in enumerate(reasons)][:MAX_REASONS]
                 more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
                 yield NearMiss(ref, f"the port matches, but {'; '.join(texts)}{more}")
-        yield from self.other_selectors()
+        yield from self.policies_not_selecting()
 
-    def separated(self) -> Iterator[NearMiss]:
-        """The rules that match the connection, which is dropped because its ends are of different tenants."""
+    def blocked_by_tenancy(self) -> Iterator[NearMiss]:
+        """The rules that match a connection which is dropped because its ends are of different tenants.
+
+        Not rules without peers: they name nobody, so none of them is about the other tenant.
+        """
         for policy in self._policies(selecting=True):
             for rule, ref in self._rules(policy):
                 if rule.peers and self._port_matches(rule) and self._peer_matches(policy, rule):
                     yield NearMiss(ref, "it matches, but no policy opens a path between tenants")
 
-    def other_selectors(self) -> Iterator[NearMiss]:
-        """The rules that match, of policies whose selectors miss the own pod by one requirement."""
-        if self.own.pod is None:
+    def policies_not_selecting(self) -> Iterator[NearMiss]:
+        """The rules that match, of policies whose selectors miss the local pod by one requirement.
+
+        Not rules with neither peers nor ports: they match everything, so they tell nothing of this connection.
+        """
+        if self.local.pod is None:
             return
         for policy in self._policies(selecting=False):
-            differences = list(label_differences(policy.selector, self.own.pod.labels))
+            differences = list(label_differences(policy.selector, self.local.pod.labels))
             for rule, ref in self._rules(policy) if len(differences) == 1 else ():
                 if (rule.peers or rule.ports) and self._port_matches(rule) and self._peer_matches(policy, rule):
-                    reason = f"it matches, but its policy does not select {self.own.name}: {differences[0]}"
+                    reason = f"it matches, but its policy does not select {self.local.name}: {differences[0]}"
                     yield NearMiss(ref, reason)
 
     def _policies(self, *, selecting: bool) -> Iterator[Policy]:
-        pod = self.own.pod
+        pod = self.local.pod
         if pod is None:
             return
         for policy in self.reference.policies.get(pod.namespace, ()):
@@ -132,22 +146,22 @@ class _Side:
 
     def _peer_matches(self, policy: Policy, rule: PolicyRule) -> bool:
         if isinstance(policy, KubernetesPolicy):
-            return self.reference.peers_match(rule.peers, policy, self.other)
-        pod = self.other.pod
+            return self.reference.peers_match(rule.peers, policy, self.peer)
+        pod = self.peer.pod
         return not rule.peers or (
             pod is not None
-            and self.other.segment.tenant == self.reference.cluster.tenant_of_policy(policy)
+            and self.peer.segment.tenant == self.reference.cluster.tenant_of_policy(policy)
             and any(peer.pods is not None and peer.pods.matches(pod.labels) for peer in rule.peers)
         )
 
     def _peer_difference(self, policy: Policy, peer: PolicyPeer) -> str:
         """Why the other end is not this peer."""
-        other, cluster = self.other, self.reference.cluster
+        other, cluster = self.peer, self.reference.cluster
         if peer.ip_block is not None:
             if other.address is None:
                 return f"the address of {other.name} is not known"
             excepted = next((cidr for cidr in peer.ip_block.excepts if other.address in cidr), None)
-            if excepted is not None and not block_holds(peer.ip_block, other.address):
+            if excepted is not None and not ip_block_contains(peer.ip_block, other.address):
                 return f"{other.address} is in its except {excepted}"
             return f"{other.address} is not in {peer.ip_block.cidr}"
         if peer.pods is None and peer.namespaces is None:
@@ -170,7 +184,7 @@ class _Side:
 
 
 def _port_difference(ports: Sequence[PolicyPort], server: TrafficPeer) -> str:
-    """Which ports the rule has, in the words of `80/tcp`, with the numbers of named ports on the server."""
+    """Which ports the rule has, written as `80/tcp`, with the numbers of named ports on the server."""
     return f"its port{'s are' if len(ports) > 1 else ' is'} {listed([_port_text(port, server) for port in ports])}"
 
 

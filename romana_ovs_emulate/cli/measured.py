@@ -92,7 +92,7 @@ def unmeasured(
             yield Unmeasured("Pod", pod, _reason(loaded, pod, state))
             if place := loaded.locations.get(pod):
                 reported.add((place.file, place.document, place.kind, place.name))
-    others = {(place.file, place.document, place.kind, place.name) for place in loaded.invalid_pod_makers}
+    others = {(place.file, place.document, place.kind, place.name) for place in loaded.invalid_workloads}
     for problem in loaded.problems:
         place_of_problem = (problem.file, problem.document, problem.kind, problem.name)
         if place_of_problem not in reported and _lacks_pods(problem, of_pod_maker=place_of_problem in others):

@@ -203,7 +203,7 @@ class _Decoder:
                 pods.namespace,
                 controller_ref=pods.controller_ref,
             )
-            yield replace(self._result(validator, kind, name, meta=meta, read=pods, source=value), other_pod_maker=True)
+            yield replace(self._result(validator, kind, name, meta=meta, read=pods, source=value), other_workload=True)
         elif validator.findings:
             yield self._result(validator, kind, name)
 

@@ -109,7 +109,7 @@ class DecodedObject:
     parts of a valid object, or the whole object, that decide about connections and are not acted on; `notes` are for
     lint. `terminating`: it is being deleted. `generated`: its name is made from generateName. `taints` are those of a
     Node. `labels` are its own (a workload's, not those of its pods). `source` is its manifest as plain values, for
-    checks and comparisons of what `value` does not have; empty where nobody needs it. `other_pod_maker`: it is of
+    checks and comparisons of what `value` does not have; empty where nobody needs it. `other_workload`: it is of
     another API group and makes pods, also when it is invalid.
     """
 
@@ -125,7 +125,7 @@ class DecodedObject:
     taints: tuple[Taint, ...] = ()
     notes: tuple[Problem, ...] = ()
     labels: Labels = NO_LABELS
-    other_pod_maker: bool = False
+    other_workload: bool = False
     source: Mapping[str, object] = field(default_factory=lambda: NO_SOURCE, compare=False, repr=False)
 
 

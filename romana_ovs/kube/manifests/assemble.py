@@ -40,14 +40,14 @@ class AssemblyInput:
     """The valid objects, the fallbacks of invalid policies, and the number of nodes if nothing names a node.
 
     `earlier_nodes` are the nodes of earlier readings without Node objects.
-    `seen` is the node of each pod's port, where that is not the node that the pod was placed on. With `pod_uids` every
-    pod has a UID.
+    `node_by_port` is the node of each pod's port, where that is not the node that the pod was placed on. With
+    `pod_uids` every pod has a UID.
     """
 
     objects: tuple[DecodedObject, ...]
     fallbacks: tuple[Policy, ...]
     nodes: int
-    seen: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    node_by_port: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     pod_uids: PodUids | None = None
     earlier_nodes: frozenset[str] = frozenset()
 
@@ -77,7 +77,9 @@ def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
     collector.collect(inputs.objects)
     identified = inputs.pod_uids.assign(collector.pods) if inputs.pod_uids is not None else collector.pods
     # A node that pods name only later may have no switch: nothing else is placed there.
-    pods = _placed(identified, sorted(nodes.keys() & inputs.earlier_nodes) or sorted(nodes), before, inputs.seen)
+    pods = _placed(
+        identified, sorted(nodes.keys() & inputs.earlier_nodes) or sorted(nodes), before, inputs.node_by_port
+    )
     problems = quota_problems + collector.problems + _pods_on_missing_nodes(pods, nodes, collector.locations)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
     named |= {item.value.namespace for item in inputs.objects if isinstance(item.value, Workload)}
@@ -163,11 +165,11 @@ def _namespaces(objects: Iterable[DecodedObject], named: set[str]) -> dict[str, 
 
 
 def _placed(
-    pods: Mapping[PodKey, Pod], nodes: list[str], before: Cluster, seen: Mapping[PodKey, str]
+    pods: Mapping[PodKey, Pod], nodes: list[str], before: Cluster, node_by_port: Mapping[PodKey, str]
 ) -> dict[PodKey, Pod]:
     """The pods in sorted order, those without a node on the one that has the fewest of them.
 
-    Without `seen` and earlier placements this is round-robin. A pod that waits for a scheduler is not placed.
+    Without `node_by_port` and earlier placements this is round-robin. A pod that waits for a scheduler is not placed.
     """
     placed = dict(sorted(pods.items()))
     waiting = []
@@ -176,7 +178,7 @@ def _placed(
         if pod.node or not (pod.networked or pod.host_network):
             continue
         old = before.pods.get(key)
-        home = seen.get(key, "")
+        home = node_by_port.get(key, "")
         if home not in load:
             home = old.node if old is not None else ""
         if home in load:

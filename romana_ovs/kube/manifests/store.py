@@ -61,13 +61,13 @@ class ManifestStore:
         self._undeclared_nodes: frozenset[str] = frozenset()
 
     def apply(
-        self, content: FolderContent, *, nodes: int | None = None, seen: Mapping[PodKey, str] | None = None
+        self, content: FolderContent, *, nodes: int | None = None, node_by_port: Mapping[PodKey, str] | None = None
     ) -> ClusterSnapshot:
         """The cluster that `content` describes, with all problems.
 
         `nodes` is the number of nodes, None for the default. Pods that no manifest binds to a node are on the node that
-        `seen` has for them: the one where their port is. Raises InputError, without any change, when `nodes` is given
-        and the folder has Node objects, or pods that name other nodes.
+        `node_by_port` has for them. Raises InputError, without any change, when `nodes` is given and the folder has
+        Node objects, or pods that name other nodes.
         """
         selection = self._select(content)
         objects = tuple(entry.item for entry in selection.accepted.values())
@@ -77,7 +77,7 @@ class ManifestStore:
             objects=objects,
             fallbacks=tuple(selection.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
-            seen=seen or {},
+            node_by_port=node_by_port or {},
             pod_uids=self._pod_uids,
             earlier_nodes=self._undeclared_nodes,
         )
@@ -94,11 +94,11 @@ class ManifestStore:
             objects=objects,
             notes=(*content.notes, *built.notes),
             left_out=built.left_out,
-            invalid_pod_makers=tuple(
+            invalid_workloads=tuple(
                 item.location
                 for file in content.files
                 for item in file.objects
-                if item.other_pod_maker and item.value is None
+                if item.other_workload and item.value is None
             ),
         )
 

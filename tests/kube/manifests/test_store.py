@@ -224,10 +224,10 @@ def test_an_unbound_pod_is_placed_on_the_node_of_its_port() -> None:
         "default/a": "node1", "default/b": "node2", "default/c": "node2",
     }  # fmt: skip
     seen = {PodKey("default/b"): "node1", PodKey("default/c"): "node1", PodKey("default/a"): "nowhere"}
-    moved = store.apply(text, seen=seen).cluster
+    moved = store.apply(text, node_by_port=seen).cluster
     assert {key: each.node for key, each in moved.pods.items()} == {
         "default/a": "node1", "default/b": "node1", "default/c": "node2",
     }  # fmt: skip
     assert moved.pods[PodKey("default/a")] is first.pods[PodKey("default/a")]
     assert store.apply(text).cluster is moved
-    assert store.apply(text, seen=seen).cluster is moved
+    assert store.apply(text, node_by_port=seen).cluster is moved
