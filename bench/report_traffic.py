@@ -49,6 +49,8 @@ that knows connections at all: one `ct`, then NORMAL. What it loses against NORM
 datapath; the userspace one verifies every TCP checksum and looks the packet up a second time: where the ratio is below
 the aim, that is where the rest goes, and no table can be without it that lets replies through and cuts them when a
 permission goes.
+
+Ratios of the kernel's datapath, where it is not the one measured here: [results-kernel.md](results-kernel.md).
 """
 
 
