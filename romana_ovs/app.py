@@ -290,9 +290,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         """Begin a round: compile the tables of what was just computed, and hand them to the sessions."""
         self._programmer.compiler.failures.clear()
         number, generation = self.progress.next_round(), self.progress.generation
-        if self.cluster is not None:
-            self._warn_of_unclaimed_ports(self.cluster)
-        self._programmer.program(number, generation, save)
+        try:
+            self._programmer.program(number, generation, save)
+        finally:
+            # Last, as its transaction would delay the flows; also when numbers cannot be saved.
+            if self.cluster is not None:
+                self._warn_of_unclaimed_ports(self.cluster)
 
     def _announce_programmed(self, now: float) -> None:
         """When every switch has confirmed a change, send the event `programmed`, once."""
@@ -334,7 +337,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         for claim in unclaimed.keys() - self._unclaimed_ports.keys():
             LOG.warning("%s", unclaimed[claim])
         self._unclaimed_ports = unclaimed
-        reasons = self._reconciler.problems if unclaimed else ()
+        # Only a known pod has a reason; collecting all problems takes as long as many a change.
+        reasons = self._reconciler.problems if any(pod in cluster.pods for _, pod, _ in unclaimed) else ()
         for node in self._programmer.driven:
             bridge = self.bridge_index.bridges[node]
             watch = self._watches[self.bridge_index.remote_of[node]]

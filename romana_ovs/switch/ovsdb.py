@@ -7,6 +7,7 @@ last known rows stay.
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Mapping
@@ -26,6 +27,9 @@ from romana_ovs.switch.wakeup import Wakeup
 from romana_ovs.switch.zone_limits import KERNEL
 
 LOG = logging.getLogger("romana_ovs.ovsdb")
+
+PROBLEMS_DELAY_SECONDS = 0.05
+"""How long a problem of a port may wait for other external_ids, to be written in one transaction with them."""
 
 _STRING = {"type": "string"}
 _OPTIONAL_STRING = {"type": {"key": "string", "min": 0, "max": 1}}
@@ -91,6 +95,10 @@ class OvsdbWatch:
         self._idl = ovs.db.idl.Idl(remote, helper)
         self._notes: dict[tuple[str, str, str], str] = {}
         """By table, row and key of external_ids: the text to write, empty to remove the key."""
+        self._problems: dict[str, Mapping[str, str]] = {}
+        """By bridge and Interface row: the problems that were queued last."""
+        self._write_at = 0.0
+        """When to write the notes, in `time.monotonic`."""
         self._writing: ovs.db.idl.Transaction | None = None
         self._end_wait = False
         self._failure_logged = False
@@ -110,6 +118,8 @@ class OvsdbWatch:
             poller = ovs.poller.Poller()
             self._idl.wait(poller)
             poller.fd_wait(self._wakeup.fileno(), ovs.poller.POLLIN)
+            if self._notes and self._writing is None and self._idl.has_ever_connected():
+                poller.timer_wait(max(0, math.ceil((self._write_at - time.monotonic()) * 1000)))
             poller.block()
             self._wakeup.clear()
 
@@ -135,18 +145,23 @@ class OvsdbWatch:
         self._queue(notes)
 
     def queue_problems(self, bridge: Bridge, problems: Mapping[PodKey, str]) -> None:
-        """Queues a note at each port of `problems`, and the removal of all others of this bridge; does not wait."""
-        before = bridge.external_ids.problems
+        """Queues a note at each port of `problems`, and the removal of all others of this bridge; does not wait.
+
+        They are written with the next external_ids, or PROBLEMS_DELAY_SECONDS later: flows come first.
+        """
+        stored = {bridge.rows[pod]: text for pod, text in bridge.external_ids.problems.items() if pod in bridge.rows}
+        queued = self._problems.get(bridge.name, {})
+        wanted = {bridge.rows[pod]: text for pod, text in problems.items() if pod in bridge.rows}
+        self._problems[bridge.name] = wanted
+        changed = changed_problems(stored, queued, wanted)
         self._queue(
-            {
-                ("Interface", bridge.rows[pod], POD_PROBLEM): problems.get(pod, "")
-                for pod in sorted({*before, *problems})
-                if pod in bridge.rows and before.get(pod) != problems.get(pod)
-            }
+            {("Interface", row, POD_PROBLEM): text for row, text in changed.items()}, delay=PROBLEMS_DELAY_SECONDS
         )
 
-    def _queue(self, notes: Mapping[tuple[str, str, str], str]) -> None:
+    def _queue(self, notes: Mapping[tuple[str, str, str], str], delay: float = 0.0) -> None:
         if any(self._notes.get(place) != text for place, text in notes.items()):
+            at = time.monotonic() + delay
+            self._write_at = min(self._write_at, at) if self._notes else at
             self._notes.update(notes)
             self._wakeup.set()
 
@@ -166,7 +181,8 @@ class OvsdbWatch:
                 self._failure_logged = True
                 LOG.warning("%s: cannot be written: %s", self.remote, self._writing.get_error() or status)
             self._writing = None
-        if not (self._notes or self._end_wait) or not self._idl.has_ever_connected():
+        due = self._notes and time.monotonic() >= self._write_at
+        if not (due or self._end_wait) or not self._idl.has_ever_connected():
             return
         txn = self._writing = ovs.db.idl.Transaction(self._idl)
         notes, self._notes = self._notes, {}
@@ -231,6 +247,18 @@ class OvsdbWatch:
             self._seen.get(row.uuid, 0),
             str(row.uuid),
         )
+
+
+def changed_problems(stored: Mapping[str, str], queued: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """The texts to write, by Interface row, so that the database gets `wanted`; an empty one removes the text.
+
+    The database had `stored` when it was last read. Texts that were `queued` may be written by now, or later.
+    """
+    return {
+        row: wanted.get(row, "")
+        for row in sorted({*stored, *queued, *wanted})
+        if not wanted.get(row) == queued.get(row) == stored.get(row)
+    }
 
 
 def _controller(row: Any) -> ControllerRow:
