@@ -13,6 +13,7 @@ from romana_ovs.attach.attachment import not_ready
 from romana_ovs.attach.database import Database
 from romana_ovs.attach.delete_queue import DeleteQueue
 from romana_ovs.attach.errors import CniError
+from romana_ovs.attach.gateway import Gateway
 from romana_ovs.attach.operations import AttachSettings, Operations
 from romana_ovs.attach.server import Server
 from romana_ovs.model.errors import SetupError
@@ -54,6 +55,8 @@ def run(settings: AttachSettings) -> int:
     server = Server(settings.socket, operations.handle)
     server.listen()
     database.start()
+    if settings.gateway:
+        Gateway(settings.bridge, settings.mtu, database).start()
     threading.Thread(target=server.serve, name="server", daemon=True).start()
     LOG.info("serving %s for bridge %s, MTU of pods %d", settings.socket, settings.bridge, settings.mtu)
     try:

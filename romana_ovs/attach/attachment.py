@@ -10,6 +10,7 @@ from ipaddress import AddressValueError, IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.model.bridge import DatapathType
+from romana_ovs.model.node_network import NodeNetwork
 from romana_ovs.model.objects import PodKey
 
 DEVICE_PREFIX = "rp"
@@ -58,7 +59,8 @@ class SandboxPort:
 @dataclass(frozen=True, slots=True)
 class BridgeState:
     """The bridge as its database last reported it. `connected`: this process to the database; `controlled`: the bridge
-    to its controller. `ports` are those of pods, by name.
+    to its controller. `ports` are those of pods, by name. `node_network` is None until the controller has written it;
+    `hwaddr` (the MAC of the gateway) and `gateway_mtu` are as the database asks for them, empty and None by default.
     """
 
     connected: bool = False
@@ -67,6 +69,9 @@ class BridgeState:
     secure: bool = False
     datapath: DatapathType = DatapathType.SYSTEM
     ports: Mapping[str, SandboxPort] = field(default_factory=lambda: MappingProxyType({}))
+    node_network: NodeNetwork | None = None
+    hwaddr: str = ""
+    gateway_mtu: int | None = None
 
     def of(self, attachment: Attachment) -> tuple[SandboxPort, ...]:
         """The ports of an attachment."""

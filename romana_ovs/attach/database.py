@@ -31,6 +31,7 @@ from romana_ovs.model.bridge import (
     SANDBOX_NETNS,
     DatapathType,
 )
+from romana_ovs.model.node_network import NodeNetwork
 from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.wakeup import Wakeup
 
@@ -49,16 +50,25 @@ def _references(table: str) -> dict[str, object]:
 _COLUMNS: Mapping[str, Mapping[str, object]] = {
     "Bridge": {
         "name": _STRING,
+        "datapath_id": _OPTIONAL_STRING,
         "datapath_type": _STRING,
+        "external_ids": _MAP,
+        "other_config": _MAP,
         "fail_mode": _OPTIONAL_STRING,
         "controller": _references("Controller"),
         "ports": _references("Port"),
     },
     "Port": {"name": _STRING, "interfaces": _references("Interface"), "other_config": _MAP},
-    "Interface": {"name": _STRING, "external_ids": _MAP, "error": _OPTIONAL_STRING},
+    "Interface": {
+        "name": _STRING,
+        "external_ids": _MAP,
+        "error": _OPTIONAL_STRING,
+        "mtu_request": {"type": {"key": "integer", "min": 0, "max": 1}},
+    },
     "Controller": {"is_connected": {"type": "boolean"}},
 }
 """The columns to read and write, declared here so that the schema file of the switch is not needed on this machine."""
+_HWADDR, _DATAPATH_ID = "hwaddr", "datapath-id"
 TRANSACTION_SECONDS = 5.0
 """How long a change of the database may take; it takes a millisecond."""
 
@@ -150,6 +160,27 @@ class Database:
         if gone:
             self._commit(change)
 
+    def configure_gateway(self, mac: str, mtu: int) -> None:
+        """Ask for this MAC and MTU of the bridge's local port. Raises CniError when the database cannot be written.
+
+        The datapath id, which would follow the MAC, stays as it is: a switch with another one is another switch to its
+        controller.
+        """
+
+        def change(bridge: Any, _: ovs.db.idl.Transaction) -> None:
+            if _DATAPATH_ID not in bridge.other_config and bridge.datapath_id:
+                bridge.setkey("other_config", _DATAPATH_ID, bridge.datapath_id[0])
+            bridge.setkey("other_config", _HWADDR, mac)
+            for interface in _local_interfaces(bridge):
+                interface.mtu_request = mtu
+
+        self._commit(change)
+
+    def wake(self) -> None:
+        """Make all waiting threads check again, although the state is the same."""
+        with self._changed:
+            self._changed.notify_all()
+
     def _commit(self, change: Change) -> None:
         pending = _Pending(change, time.monotonic() + TRANSACTION_SECONDS)
         self._queue.append(pending)
@@ -200,6 +231,9 @@ class Database:
                 secure=list(bridge.fail_mode) == ["secure"],
                 datapath=DatapathType.NETDEV if bridge.datapath_type == "netdev" else DatapathType.SYSTEM,
                 ports=MappingProxyType({port.name: port for port in ports if port is not None}),
+                node_network=NodeNetwork.from_external_ids(bridge.external_ids),
+                hwaddr=bridge.other_config.get(_HWADDR, "").lower(),
+                gateway_mtu=next((each.mtu_request[0] for each in _local_interfaces(bridge) if each.mtu_request), None),
             )
         with self._changed:
             self._state = state
@@ -248,6 +282,11 @@ class Database:
     def _finish(self, pending: _Pending, error: str = "") -> None:
         pending.error = error
         pending.done.set()
+
+
+def _local_interfaces(bridge: Any) -> list[Any]:
+    """The Interface row of the bridge's local port, which has the bridge's name."""
+    return [each for port in bridge.ports if port.name == bridge.name for each in port.interfaces]
 
 
 def _external_ids(port: SandboxPort) -> dict[str, str]:

@@ -33,6 +33,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _OWN_NETNS = "/proc/thread-self/ns/net"
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 _NUD_PERMANENT = 0x80
+NEXT_HOP_LLADDR = NEXT_HOP_MAC.to_bytes(6, "big").hex(":")
+"""The MAC of the next hop, which the bridge also answers to ARP requests."""
 _ADDR_GEN_MODE_NONE = 1
 _IFF_UP = 1
 _LOOPBACK = 1
@@ -57,12 +59,12 @@ def make_pair(netns: str, ifname: str, device: str, mtu: int) -> None:
     descriptor = os.open(_OWN_NETNS, os.O_RDONLY)
     try:
         peer = {"ifname": device, "net_ns_fd": descriptor, "mtu": mtu}
-        with _netlink_errors(ifname, {errno.EEXIST: errors.INTERFACE_EXISTS}):
+        with netlink_errors(ifname, {errno.EEXIST: errors.INTERFACE_EXISTS}):
             _inside(netns, lambda ip: ip.link("add", ifname=ifname, kind="veth", mtu=mtu, peer=peer))
     finally:
         os.close(descriptor)
-    with _netlink_errors(device), IPRoute() as ip:
-        _set_up(ip, _index(ip, device))
+    with netlink_errors(device), IPRoute() as ip:
+        set_up(ip, _index(ip, device))
 
 
 def configure(netns: str, ifname: str, address: IPv4Address, *, checksums: bool) -> None:
@@ -78,13 +80,12 @@ def configure(netns: str, ifname: str, address: IPv4Address, *, checksums: bool)
             _turn_off_checksums(ifname)
         ip.link("set", index=_LOOPBACK, state="up")
         ip.link("set", index=index, address=mac_of(address))
-        _set_up(ip, index)
+        set_up(ip, index)
         ip.addr("replace", index=index, address=str(address), prefixlen=32)
-        next_hop_mac = NEXT_HOP_MAC.to_bytes(6, "big").hex(":")
-        ip.neigh("replace", dst=str(NEXT_HOP), lladdr=next_hop_mac, ifindex=index, state=_NUD_PERMANENT)
+        set_next_hop(ip, index)
         ip.route("replace", dst="default", gateway=str(NEXT_HOP), oif=index, flags=["onlink"], prefsrc=str(address))
 
-    with _netlink_errors(ifname):
+    with netlink_errors(ifname):
         _inside(netns, work)
 
 
@@ -105,13 +106,13 @@ def read(netns: str, ifname: str) -> PodDevice | None:
             frozenset(str(each.get_attr("RTA_GATEWAY")) for each in routes if each["dst_len"] == 0),
         )
 
-    with _netlink_errors(ifname):
+    with netlink_errors(ifname):
         return _inside(netns, work)
 
 
 def uplink_mtu() -> int | None:
     """The MTU of the device with the default route, in bytes; None without one."""
-    with _netlink_errors("default route"), IPRoute() as ip:
+    with netlink_errors("default route"), IPRoute() as ip:
         for route in ip.get_default_routes(family=socket.AF_INET):
             for link in ip.get_links(route.get_attr("RTA_OIF") or 0):
                 return int(link.get_attr("IFLA_MTU"))
@@ -120,14 +121,14 @@ def uplink_mtu() -> int | None:
 
 def devices() -> tuple[str, ...]:
     """The names of all veth devices of ours in this namespace."""
-    with _netlink_errors("devices"), IPRoute() as ip:
+    with netlink_errors("devices"), IPRoute() as ip:
         names = [link.get_attr("IFLA_IFNAME") for link in ip.get_links(kind="veth")]
     return tuple(name for name in names if is_device_name(name))
 
 
 def remove(device: str) -> None:
     """Remove a device of this namespace and so its peer; nothing when there is none. Raises CniError."""
-    with _netlink_errors(device), IPRoute() as ip:
+    with netlink_errors(device), IPRoute() as ip:
         try:
             for index in ip.link_lookup(ifname=device):
                 ip.link("del", index=index)
@@ -136,7 +137,7 @@ def remove(device: str) -> None:
                 raise
 
 
-def _set_up(ip: Any, index: int) -> None:
+def set_up(ip: Any, index: int) -> None:
     """Set a device up, without IPv6 where the kernel has it."""
     try:
         ip.link("set", index=index, IFLA_AF_SPEC=_WITHOUT_IPV6)
@@ -144,6 +145,11 @@ def _set_up(ip: Any, index: int) -> None:
         if error.code not in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
             raise
     ip.link("set", index=index, state="up")
+
+
+def set_next_hop(ip: Any, index: int) -> None:
+    """Give a device the permanent neighbour entry of the next hop."""
+    ip.neigh("replace", dst=str(NEXT_HOP), lladdr=NEXT_HOP_LLADDR, ifindex=index, state=_NUD_PERMANENT)
 
 
 def _index(ip: Any, device: str) -> int:
@@ -200,7 +206,7 @@ def _enter(netns: str) -> None:
 
 
 @contextmanager
-def _netlink_errors(device: str, codes: Mapping[int, int] | None = None) -> Iterator[None]:
+def netlink_errors(device: str, codes: Mapping[int, int] | None = None) -> Iterator[None]:
     """Raise CniError in place of the kernel's errors; `codes` are the CNI's for those with a code of their own."""
     try:
         yield

@@ -42,7 +42,8 @@ LOG = logging.getLogger("romana_ovs.attach")
 class AttachSettings:
     """The settings of the agent: bridge, its database, socket, folders, MTU of pods in bytes, how long ADD waits.
 
-    `conf_folder` is None when no configuration list is to be written.
+    `conf_folder` is None when no configuration list is to be written. `gateway`: whether the agent gives the node
+    its own address.
     """
 
     bridge: str
@@ -53,6 +54,7 @@ class AttachSettings:
     portmap: bool
     mtu: int
     wait_seconds: float
+    gateway: bool = True
 
 
 class Operations:

@@ -39,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-portmap", action="store_true", help="leave the plugin portmap (hostPort) out of that list"
     )
-    parser.add_argument("--mtu", type=int, metavar="BYTES", help="MTU of pods (default: the uplink's less 50)")
+    parser.add_argument(
+        "--mtu", type=int, metavar="BYTES", help="MTU of pods and gateway (default: the uplink's less 50)"
+    )
+    parser.add_argument("--no-gateway", action="store_true", help="leave the node's own address and routes alone")
     parser.add_argument(
         "--wait",
         type=float,
@@ -72,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
             portmap=not args.no_portmap,
             mtu=args.mtu if args.mtu is not None else agent.learned_mtu(),
             wait_seconds=args.wait,
+            gateway=not args.no_gateway,
         )
     )
 

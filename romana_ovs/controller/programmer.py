@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Address
+from types import MappingProxyType
 
+from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.controller.bridge_index import BridgeIndex
 from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef
 from romana_ovs.controller.deadlines import earliest
@@ -18,6 +21,7 @@ from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
 from romana_ovs.controller.table_compiler import Compiled, TableCompiler
 from romana_ovs.model.bridge import BridgeFacts
+from romana_ovs.model.node_network import NodeNetwork
 from romana_ovs.pipeline.zones import colliding
 from romana_ovs.switch.bridges import Bridge
 from romana_ovs.sync.session import SessionState
@@ -145,7 +149,10 @@ class Programmer:
             desired,
             unchanged_addresses=programmed,
             reassigned_addresses=reassigned_addresses(bridge, agents),
-            external_ids=external_ids_of(bridge, desired.pod_by_address, lost_at),
+            external_ids=replace(
+                external_ids_of(bridge, desired.pod_by_address, lost_at),
+                node_network=MappingProxyType(_node_network(agents.plan, desired.host).to_external_ids()),
+            ),
         )
 
     def _facts_by_node(self) -> tuple[dict[str, BridgeFacts], float | None]:
@@ -179,3 +186,9 @@ class Programmer:
         for node in zone_conflicts.keys() - self.zone_conflicts.keys():
             LOG.error("%s", zone_conflicts[node])
         self.zone_conflicts = zone_conflicts
+
+
+def _node_network(plan: AddressPlan, host: int) -> NodeNetwork:
+    """What the attach agent of the node with this host number has to know."""
+    value, mask = plan.host_match(host)
+    return NodeNetwork(plan.gateway(host), plan.network, IPv4Address(value), IPv4Address(mask))

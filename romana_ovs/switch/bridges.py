@@ -12,9 +12,12 @@ from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.bridge import (
     CONNTRACK_LOST,
     LINK_ID,
+    NODE_ADDRESS,
     NODE_ID,
+    NODE_PODS,
     POD_ID,
     POD_MAC,
+    POD_NETWORK,
     POD_PROBLEM,
     POD_PROGRAMMED,
     POD_UID,
@@ -29,6 +32,8 @@ from romana_ovs.switch.zone_limits import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
 LOCAL_PORT = 0xFFFE
+NODE_NETWORK = (NODE_ADDRESS, POD_NETWORK, NODE_PODS)
+"""Bridge external_ids keys that tell the attach agent about the node's own address."""
 _POD = re.compile(r"[^/\s]+/[^/\s]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -87,13 +92,15 @@ class BridgeExternalIds:
     """The external_ids that the controller writes: which pods' ports were programmed, when conntrack was last lost.
 
     `problems` are the pods whose ports have a reason why nothing passes them. `rows` are the Interface rows that those
-    to be written are for: a pod may have another port by then.
+    to be written are for: a pod may have another port by then. `node_network` has what the attach agent needs, by key
+    (`NODE_NETWORK`).
     """
 
     programmed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     lost_at: float | None = None
     problems: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     rows: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
+    node_network: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +224,12 @@ def _bridge(row: BridgeRow, node: str, dpid: int) -> Bridge:
         superseded_ports=MappingProxyType(dict(sorted(ports.superseded.items()))),
     )
     lost_at = _seconds(row.external_ids.get(CONNTRACK_LOST, ""))
-    external_ids = BridgeExternalIds(MappingProxyType(ports.programmed), lost_at, MappingProxyType(ports.problems))
+    external_ids = BridgeExternalIds(
+        MappingProxyType(ports.programmed),
+        lost_at,
+        MappingProxyType(ports.problems),
+        node_network=MappingProxyType({key: row.external_ids.get(key, "") for key in NODE_NETWORK}),
+    )
     warnings = tuple(sorted(ports.warnings))
     rows = MappingProxyType(ports.rows)
     return Bridge(dpid, row.name, facts, rows, warnings, row.datapath, external_ids, row.flow_restore_wait)

@@ -142,6 +142,9 @@ class OvsdbWatch:
         }
         if external_ids.lost_at is not None and external_ids.lost_at != bridge.external_ids.lost_at:
             notes["Bridge", bridge.name, CONNTRACK_LOST] = str(int(external_ids.lost_at))
+        for key, text in external_ids.node_network.items():
+            if bridge.external_ids.node_network.get(key) != text:
+                notes["Bridge", bridge.name, key] = text
         self._queue(notes)
 
     def queue_problems(self, bridge: Bridge, problems: Mapping[PodKey, str]) -> None:

@@ -1,0 +1,29 @@
+"""What the attach agent has to know of the address plan, and its text."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+
+from romana_ovs.model.node_network import NodeNetwork
+
+NETWORK = NodeNetwork(
+    IPv4Address("10.0.0.65"), IPv4Network("10.0.0.0/8"), IPv4Address("10.0.0.64"), IPv4Address("255.0.15.192")
+)
+IDS = {
+    "romana-node-address": "10.0.0.65",
+    "romana-pod-network": "10.0.0.0/8",
+    "romana-node-pods": "10.0.0.64/255.0.15.192",
+}
+
+
+def test_external_ids_say_it_and_are_read_again() -> None:
+    assert NETWORK.to_external_ids() == IDS
+    assert NodeNetwork.from_external_ids({**IDS, "romana-node": "node1"}) == NETWORK
+
+
+@pytest.mark.parametrize("key", IDS)
+@pytest.mark.parametrize("text", ["", "x", "10.0.0.1/33", "::1"])
+def test_what_is_missing_or_other_text_says_nothing(key: str, text: str) -> None:
+    assert NodeNetwork.from_external_ids({**IDS, key: text}) is None
