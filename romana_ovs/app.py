@@ -37,7 +37,7 @@ from romana_ovs.flag import Flag
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import RomanaError
 from romana_ovs.pipeline.zones import COMMON
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 from romana_ovs.switch.channel import Channel
 from romana_ovs.switch.ovsdb import OvsdbWatch
 from romana_ovs.sync.session import SessionState

@@ -17,7 +17,7 @@ TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")) + [*TOP]
 ROW = re.compile(r"^\| (?:\d+ \| )?`((?:\w+/)*\w+\.py)` \| ((?:`[\w.]+`(?:, )?)+) \|", re.MULTILINE)
 PATH = re.compile(r"`((?:romana_ovs|romana_ovs_emulate|distributions|tests|docs|etc|bench|mininet)/[\w/.-]*\w)`")
-_PACKAGES = "cli|controller|engine|kube|switch|sync|simulator|pipeline|policy|addressing|model"
+_PACKAGES = "cli|controller|engine|kube|switch|sync|simulator|pipeline|registry_types|policy|addressing|model"
 MODULE = re.compile(rf"`((?:{_PACKAGES})/[\w/]+\.py)`")
 
 

@@ -294,9 +294,9 @@ class Allocator:
             if position is not None:
                 return IPv4Address(self._value(segment, host, position))
             if not self._segments.grow(segment):
-                raise AddressError(self._exhausted(segment, node))
+                raise AddressError(self._exhaustion_text(segment, node))
 
-    def _exhausted(self, segment: SegmentKey, node: str) -> str:
+    def _exhaustion_text(self, segment: SegmentKey, node: str) -> str:
         count = len(self._segments.indexes(segment))
         return (
             f"no address is left for {named(segment)} on node {node}: {count} * 2**{self.plan.endpoint_bits} = "

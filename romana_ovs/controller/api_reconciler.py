@@ -38,7 +38,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.derived import Derived, keep_equal
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 
 LOG = logging.getLogger("romana_ovs")
 

@@ -30,7 +30,7 @@ from romana_ovs.kube.decode.objects import ObjectId, Version
 from romana_ovs.model.cluster import NO_TENANT, Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 
 PROGRAMMED, INVALID, READY = "Programmed", "Invalid", "Ready"
 LIMITED, SCTP_OPEN = "Limited", "SCTPPortsOpen"

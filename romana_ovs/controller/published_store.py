@@ -12,7 +12,8 @@ from romana_ovs.kube.cache.raw_cache import RawCache
 from romana_ovs.kube.published import ALLOCATION, COMPLETE_MARKER, PublishedObjects, PublishedReader, decode_report
 from romana_ovs.model.derived import DerivedMap
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.policy.published import Published, Report
+from romana_ovs.registry_types.published import Published
+from romana_ovs.registry_types.report import Report
 
 RESOURCES = (ALLOCATIONS, CLASS_SETS, NODE_REPORTS)
 

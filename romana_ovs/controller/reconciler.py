@@ -32,7 +32,7 @@ from romana_ovs.engine.node_agent import PendingAck
 from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import RomanaError
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 from romana_ovs.switch.bridges import Bridge
 
 

@@ -36,7 +36,8 @@ from romana_ovs.model.cluster import Cluster, SegmentKey
 from romana_ovs.model.derived import Derived
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Policy, PolicyKey, names_sctp
-from romana_ovs.policy.published import Observed, Published
+from romana_ovs.registry_types.published import Published
+from romana_ovs.registry_types.report import Observed
 
 STATUS_SECONDS, TENANT_SECONDS = 1.0, 5.0
 """Between two comparisons of statuses with the reported ones, and between two counts of tenants' pods."""

@@ -31,9 +31,9 @@ from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.class_record import ClassEntry, ClassRecord
 from romana_ovs.policy.classes import ClassAllocator
-from romana_ovs.policy.published import ClassSet, Published, Stage
 from romana_ovs.policy.requirements import requirement_sort_key
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
+from romana_ovs.registry_types.published import ClassSet, Published, Stage
 
 Matches = dict[int, frozenset[LabelRequirement]]
 

@@ -18,8 +18,8 @@ from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import enforce_ready
 from romana_ovs.model.derived import Derived, DerivedMap, LastInputs, SharedDerived
 from romana_ovs.model.objects import Node
-from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
+from romana_ovs.registry_types.published import ClassSet, Stage
 
 ClassSets = Mapping[str, ClassSet]
 """By namespace."""

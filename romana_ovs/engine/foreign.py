@@ -12,7 +12,8 @@ from types import MappingProxyType
 
 from romana_ovs.model.addresses import address_fault
 from romana_ovs.model.derived import Derived, LastInputs
-from romana_ovs.policy.published import Claim, Published, Report
+from romana_ovs.registry_types.published import Claim, Published
+from romana_ovs.registry_types.report import Report
 
 
 class ForeignAddresses:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from romana_ovs.addressing.numbers import NumberAllocator
 from romana_ovs.model.errors import AddressError, Problem
-from romana_ovs.policy.published import Published
+from romana_ovs.registry_types.published import Published
 
 
 class HostNumbers:

@@ -24,9 +24,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, LabelRequirements
-from romana_ovs.policy.published import Stage
 from romana_ovs.policy.requirements import RequirementBudget
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Stage
 
 ROLLING_OUT = frozenset({Stage.INTRODUCED, Stage.ADOPTED})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
 
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 
 
 class AckLag:

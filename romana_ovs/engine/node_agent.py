@@ -32,8 +32,9 @@ from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, Published, Report
 from romana_ovs.policy.view import ForeignRoute, NodeView
+from romana_ovs.registry_types.published import Claim, Published
+from romana_ovs.registry_types.report import Report
 
 FORMAT = 1
 """Version of what `to_json` gives."""
@@ -234,7 +235,7 @@ class NodeAgent:
     @property
     def needs_registry(self) -> bool:
         """Whether `rules_waiting`, or pods have no address as their segment has none left here, or no range."""
-        return self.rules_waiting or bool(self.report.exhausted)
+        return self.rules_waiting or bool(self.report.exhausted_segments)
 
     @property
     def pending_ack(self) -> PendingAck:
@@ -274,7 +275,7 @@ class NodeAgent:
         ]
         return Report(
             node=self.node,
-            exhausted=MappingProxyType(dict(sorted(self._exhausted_segments(networked).items()))),
+            exhausted_segments=MappingProxyType(dict(sorted(self._exhausted_segments(networked).items()))),
             foreign=frozenset(foreign),
             conflicting=self.allocator.conflicting(),
         )

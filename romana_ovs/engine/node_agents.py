@@ -29,8 +29,9 @@ from romana_ovs.model.derived import DerivedMap, LastInputs
 from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Observed, Published, Report
 from romana_ovs.policy.view import NodeView
+from romana_ovs.registry_types.published import Published
+from romana_ovs.registry_types.report import Observed, Report
 from romana_ovs.state import Encoded
 
 FORMAT = 1

@@ -10,9 +10,9 @@ from romana_ovs.engine.endpoints import EndpointRecord
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.requirements import requirement_sort_key
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
+from romana_ovs.registry_types.published import ClassSet, Stage
 
 NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 

@@ -30,7 +30,8 @@ from romana_ovs.model.errors import AddressError, Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Published, Report
+from romana_ovs.registry_types.published import Published
+from romana_ovs.registry_types.report import Report
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -91,7 +92,7 @@ class Registry:
         self._pods: dict[PodKey, SegmentMember] = {}
         self._unallocated: dict[PodKey, Problem] = {}
         self._seen_freed = self._classes.freed
-        self._exhausted_segments: tuple[Problem, ...] = ()
+        self._segment_problems: tuple[Problem, ...] = ()
         """One for each segment that a node has no address left of, and for which no further range is left."""
         self._on_node: Counter[str] = Counter()
         self._segments_on: Counter[tuple[str, SegmentKey]] = Counter()
@@ -127,7 +128,7 @@ class Registry:
         problems = [
             *self._hosts.problems,
             *self._unallocated.values(),
-            *self._exhausted_segments,
+            *self._segment_problems,
             *self._policies.problems,
         ]
         return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
@@ -280,13 +281,13 @@ class Registry:
         """Allocates a further index for each segment that a node has pods and no address left of."""
         problems = []
         for name in reports.nodes_asking_for_range:
-            for segment, indexes in sorted(reports.by_node[name].exhausted.items()):
+            for segment, indexes in sorted(reports.by_node[name].exhausted_segments.items()):
                 # A request that names fewer indexes was made before the last one was published.
                 current = indexes and len(self._segments.indexes(segment)) == indexes
                 if current and (name, segment) in self._segments_on and not self._segments.grow(segment):
                     why = f"{named(segment)} gets no further range for node {name}: {self._segments.exhaustion_reason}"
                     problems.append(Problem(why, kind="Tenant", name=segment.tenant))
-        self._exhausted_segments = tuple(problems)
+        self._segment_problems = tuple(problems)
 
     def _without_false_claims(self, reports: ReportSummary) -> Mapping[str, Report]:
         """All reports without addresses that no pod of the node has: no node may attract the traffic of others."""

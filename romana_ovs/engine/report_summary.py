@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ReportSummary:
         return cls(
             by_node=by_node,
             lagging={name: report for name, report in by_node.items() if name in lagging},
-            nodes_asking_for_range=tuple(sorted(name for name, report in by_node.items() if report.exhausted)),
+            nodes_asking_for_range=tuple(sorted(name for name, report in by_node.items() if report.exhausted_segments)),
             claiming=tuple(sorted(name for name, report in by_node.items() if report.foreign)),
             acknowledged=min(acknowledged, default=math.inf),
             acknowledged_by_all=min((report.acknowledged for report in by_node.values()), default=math.inf),

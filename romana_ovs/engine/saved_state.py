@@ -16,7 +16,7 @@ from romana_ovs.kube.published import published_to_json
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.labels import Labels
 from romana_ovs.policy.class_record import ClassRecord
-from romana_ovs.policy.published import Claim, ClassSet, Published, Stage
+from romana_ovs.registry_types.published import Claim, ClassSet, Published, Stage
 
 OLD_FORMAT, FORMAT = 1, 1
 """Versions of the old and of the present format; only the present one has `parts`."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from romana_ovs.engine.endpoints import NumberedPod
 from romana_ovs.model.labels import Labels
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 
 MAX_PER_NODE = 1024
 """Previous pods kept for one node; with more, the node counts as `incomplete`."""

@@ -21,7 +21,7 @@ from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 from tests.support.in_memory_server import (
     ControllerProcess,
     MemoryServer,

@@ -24,7 +24,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Pod, PodKey
 from romana_ovs.model.settings import Settings, TenantSource
 from romana_ovs.model.syntax import subdomain_fault
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 from tests.support.builders import cluster, pod
 from tests.support.confirming_engine import ConfirmingEngine, follow
 

@@ -18,7 +18,7 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import AddressError, InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Observed, Report
+from romana_ovs.registry_types.report import Observed, Report
 from tests.support.builders import cluster, pod, policy
 from tests.support.confirming_engine import follow
 from tests.support.in_memory_server import ControllerProcess, MemoryServer, put_pod, server_with_pods

@@ -7,7 +7,7 @@ from dataclasses import replace
 from romana_ovs.controller.published_store import RESOURCES, PublishedStore
 from romana_ovs.kube.api.messages import ListCompleted, ObjectsObserved
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 from tests.support.in_memory_server import ControllerProcess, MemoryServer, server_with_pods
 
 

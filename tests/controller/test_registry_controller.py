@@ -12,7 +12,7 @@ from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.published import Published
+from romana_ovs.registry_types.published import Published
 from tests.support.in_memory_server import (
     ControllerProcess,
     MemoryServer,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from romana_ovs.model.objects import Pod, Policy, PolicyPeer
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Stage
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Stage
 from tests.support.builders import DEFAULTS, NODES, cluster, pods, policy, rule, where
 from tests.support.known import known
 from tests.support.reordered_messages import RegistryAndAgents

@@ -9,7 +9,7 @@ from romana_ovs.engine.enforced import EnforcedRules
 from romana_ovs.engine.policy_index import PolicyIndex
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.objects import KubernetesPolicy
-from romana_ovs.policy.published import ClassSet
+from romana_ovs.registry_types.published import ClassSet
 from tests.support.builders import DEFAULTS, cluster, pod, pods, policy, rule
 from tests.support.confirming_engine import ConfirmingEngine
 

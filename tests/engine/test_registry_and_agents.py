@@ -16,9 +16,9 @@ from romana_ovs.model.identity import UNKNOWN_CLASS, identity, segment_of
 from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import NAME_LABEL, Namespace, PodKey, PolicyPeer
 from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.policy.published import Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import ForeignRoute
+from romana_ovs.registry_types.report import Report
 from tests.engine.registry_and_agents import WEB, newest, settled, update_agent, update_numbers
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, policy, rule
 from tests.support.known import known
@@ -45,7 +45,7 @@ def test_a_node_without_numbers_programs_nothing() -> None:
     at = cluster(pod("a"))
     node.update(at, None)
     assert node.view(tunnelled(at, ["node1"])["node1"]) is None
-    assert node.report.acknowledged == 0 and node.report.exhausted == {}
+    assert node.report.acknowledged == 0 and node.report.exhausted_segments == {}
 
 
 @pytest.mark.parametrize("change", [{"format": 2}, {"addresses": []}, {"node": "node2"}, {"worn": [["ns/a"]]}])

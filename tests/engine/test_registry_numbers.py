@@ -17,8 +17,9 @@ from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import Node, PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import classes
-from romana_ovs.policy.published import Claim, Report
 from romana_ovs.policy.view import ForeignRoute
+from romana_ovs.registry_types.published import Claim
+from romana_ovs.registry_types.report import Report
 from tests.engine.registry_and_agents import NOT_WEB, confirm, newest, rounds, settled, update_agent
 from tests.support.builders import DEFAULTS, TINY, cluster, pod, pods, policy, rule
 from tests.support.known import known
@@ -70,14 +71,15 @@ def test_only_a_full_segment_grows_when_its_node_asks() -> None:
     simulation.registry_looks(0)
     update_agent(simulation, "node1")
     node, segment = simulation.nodes["node1"], SegmentKey("ns", "default")
-    assert node.report.exhausted == {segment: 1} and "waits for the registry" in str(node.problems[-1])
+    assert node.report.exhausted_segments == {segment: 1} and "waits for the registry" in str(node.problems[-1])
     liar = replace(simulation.nodes["node1"].report, node="node2")
     update_agent(simulation, "node2")
     simulation.reports["node2"] = liar
     simulation.registry_looks(0)
     assert len(simulation.messages[-1].indexes[segment]) == 1
     simulation.settle()
-    assert len(simulation.messages[-1].indexes[segment]) == 2 and node.problems == () and node.report.exhausted == {}
+    assert len(simulation.messages[-1].indexes[segment]) == 2
+    assert node.problems == () and node.report.exhausted_segments == {}
     assert all(node.address_of(each.key) is not None for each in crowd)
 
 

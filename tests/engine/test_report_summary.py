@@ -7,12 +7,12 @@ from ipaddress import IPv4Address
 
 from romana_ovs.engine.report_summary import ReportSummary
 from romana_ovs.model.cluster import SegmentKey
-from romana_ovs.policy.published import Report
+from romana_ovs.registry_types.report import Report
 
 REPORTS = {
-    "n1": Report("n1", acknowledged=7, released=5, exhausted={SegmentKey("t", "s"): 1}),
+    "n1": Report("n1", acknowledged=7, released=5, exhausted_segments={SegmentKey("t", "s"): 1}),
     "n2": Report("n2", acknowledged=3, released=6, foreign=frozenset({IPv4Address("192.0.2.1")})),
-    "gone": Report("gone", exhausted={SegmentKey("t", "s"): 1}, foreign=frozenset({IPv4Address("192.0.2.2")})),
+    "gone": Report("gone", exhausted_segments={SegmentKey("t", "s"): 1}, foreign=frozenset({IPv4Address("192.0.2.2")})),
 }
 
 

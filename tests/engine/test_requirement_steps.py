@@ -12,9 +12,9 @@ from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import CLASS_MASK, UNKNOWN_CLASS, identity
 from romana_ovs.model.labels import Labels, Operator, Requirement, Selector
 from romana_ovs.model.objects import Pod, PodKey, PolicyPeer
-from romana_ovs.policy.published import Stage
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Stage
 from tests.engine.registry_and_agents import (
     APP,
     NOT_WEB,
@@ -88,7 +88,7 @@ def test_a_pod_relabelled_to_an_unknown_tier_is_closed_in_time() -> None:
     simulation.change(simulation.cluster.with_object(pod("a", tier="back")))
     update_agent(simulation, "node1", numbers=False)
     assert known(simulation.view("node1")).pods == before
-    assert simulation.nodes["node1"].report.exhausted == {SegmentKey("ns", "back"): 0}
+    assert simulation.nodes["node1"].report.exhausted_segments == {SegmentKey("ns", "back"): 0}
     update_agent(simulation, "node1", numbers=False, may_wait=False)
     assert known(simulation.view("node1")).pods == ()
     simulation.settle()

@@ -12,7 +12,7 @@ from romana_ovs.controller import api_reconciler, conditions, status_reporter
 from romana_ovs.controller.conditions import Validity
 from romana_ovs.controller.registry import MAX_LAG_SECONDS
 from romana_ovs.kube.api.lease import LeaseName
-from romana_ovs.policy.published import Stage
+from romana_ovs.registry_types.published import Stage
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from romana_ovs.kube.api.resources import CLUSTER, NAMESPACES, NODES, PODS, ROMA
 from romana_ovs.kube.api.write_executor import WriteRequest, WriteResult
 from romana_ovs.kube.published import Verb, Write
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Observed
+from romana_ovs.registry_types.report import Observed
 
 EVERYTHING = (*CLUSTER, *NUMBERS, TENANTS)
 MAX_ROUNDS = 60

@@ -10,7 +10,7 @@ from typing import Any
 
 from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.kube.published import published_to_json
-from romana_ovs.policy.published import Published
+from romana_ovs.registry_types.published import Published
 
 
 def merged_state(published: Published, nodes: Iterable[NodeAgent]) -> dict[str, Any]:

@@ -26,9 +26,10 @@ from romana_ovs.model.bridge import BridgeFacts, TunnelPort
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.flow import Flow, FlowKey
-from romana_ovs.policy.published import Published, Report
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.view import NodeView
+from romana_ovs.registry_types.published import Published
+from romana_ovs.registry_types.report import Report
 from romana_ovs.simulator.conntrack import Conntrack
 from romana_ovs.simulator.conntrack_behaviour import NETDEV, ConntrackBehaviour
 from romana_ovs.simulator.interpret import Switch

@@ -33,7 +33,7 @@ from romana_ovs.kube.published.writing import (
 )
 from romana_ovs.model.derived import DerivedMap
 from romana_ovs.model.errors import InputError, Problem, RomanaError
-from romana_ovs.policy.published import ClassSet, Published
+from romana_ovs.registry_types.published import ClassSet, Published
 
 
 class TermOver(RomanaError):

@@ -19,8 +19,9 @@ from romana_ovs.model.errors import AddressError, InputError, Problem
 from romana_ovs.model.identity import ALL_BITS, CLASS_MASK, RESERVED_SEGMENT, UNKNOWN_CLASS, segment_of
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Claim, ClassSet, Published, Stage
+from romana_ovs.registry_types.report import Observed, Report
 
 Consistent = tuple[Mapping[str, ClassSet], tuple[Problem, ...]]
 """The ClassSets that are consistent with each other, by namespace, and the problems of the others."""
@@ -318,7 +319,7 @@ def decode_report(raw: Raw) -> Report:
     """The report in a NodeReport; empty without a status. Raises InputError with the field."""
     whole = {"status": {}, **raw} if isinstance(raw, Mapping) else raw
     fields = fields_of(whole, "NodeReport", "status")
-    exhausted = {
+    exhausted_segments = {
         SegmentKey(segment.text("tenant"), segment.text("tier")): segment.number("indexes")
         for segment in fields.parts("exhaustedSegments")
     }
@@ -326,7 +327,7 @@ def decode_report(raw: Raw) -> Report:
         node=name_of(raw),
         acknowledged=fields.number("acknowledgedRevision", default=0),
         released=fields.number("releasedRevision", default=0),
-        exhausted=MappingProxyType(dict(sorted(exhausted.items()))),
+        exhausted_segments=MappingProxyType(dict(sorted(exhausted_segments.items()))),
         foreign=frozenset(fields.addresses("foreignAddresses")),
         conflicting=frozenset(fields.addresses("conflictingAddresses")),
         policies=fields.text("policiesDigest", default=""),

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from romana_ovs.model.derived import Derived, DerivedMap
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.policy.published import ClassSet, Published, Report
 from romana_ovs.policy.requirements import requirement_sort_key
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import ClassSet, Published
+from romana_ovs.registry_types.report import Report
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "releasedRevision": report.released,
         "exhaustedSegments": [
             {"tenant": key.tenant, "tier": key.tier, "indexes": count}
-            for key, count in sorted(report.exhausted.items())
+            for key, count in sorted(report.exhausted_segments.items())
         ],
         "foreignAddresses": [str(address) for address in sorted(report.foreign)],
         "conflictingAddresses": [str(address) for address in sorted(report.conflicting)],

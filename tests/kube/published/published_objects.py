@@ -11,8 +11,9 @@ from romana_ovs.model.identity import identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, ClassSet, Observed, Published, Report, Stage
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Claim, ClassSet, Published, Stage
+from romana_ovs.registry_types.report import Observed, Report
 
 ETCD_LIMIT = 1_500_000
 WEB, EXISTS = LabelRequirement("app", frozenset({"web"})), LabelRequirement("app")
@@ -46,7 +47,7 @@ REPORT = Report(
     node="node1",
     acknowledged=8,
     released=7,
-    exhausted={SegmentKey("alpha", "default"): 2},
+    exhausted_segments={SegmentKey("alpha", "default"): 2},
     foreign=frozenset({IPv4Address("10.0.0.9")}),
     conflicting=frozenset({IPv4Address("10.0.0.10")}),
     observed=Observed(sctp_ports=False, tenants_at_limit=frozenset({"alpha", "t1"})),

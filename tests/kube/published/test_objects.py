@@ -36,8 +36,9 @@ from romana_ovs.model.identity import identity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
-from romana_ovs.policy.published import Claim, ClassSet, Published, Report, Stage
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import Claim, ClassSet, Published, Stage
+from romana_ovs.registry_types.report import Report
 from tests.kube.published.published_objects import ALPHA, ETCD_LIMIT, ONE, PUBLISHED, REPORT, WEB
 from tests.support.hypothesis_profiles import examples
 

@@ -25,7 +25,7 @@ from romana_ovs.kube.published import (
     published_to_json,
 )
 from romana_ovs.model.cluster import Cluster, SegmentKey
-from romana_ovs.policy.published import Published
+from romana_ovs.registry_types.published import Published
 from tests.support.hypothesis_profiles import examples
 from tests.support.in_memory_server import conflicts
 from tests.support.strategies import clusters

@@ -9,8 +9,8 @@ from typing import Any
 
 from romana_ovs.kube.published import PublishedObjects, TermBase, Write, WriteCache, plan_writes
 from romana_ovs.model.identity import identity
-from romana_ovs.policy.published import ClassSet, Stage
 from romana_ovs.policy.view import LabelRequirement
+from romana_ovs.registry_types.published import ClassSet, Stage
 from tests.kube.published.published_objects import ALPHA, ETCD_LIMIT, PUBLISHED
 
 REQUIREMENTS = [LabelRequirement(f"key-{number:04}") for number in range(2000)]

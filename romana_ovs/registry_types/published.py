@@ -1,8 +1,8 @@
-"""Defines what the registry publishes to node agents (`Published`), and what a node agent reports back (`Report`).
+"""Defines what the registry publishes to node agents: every number that it has allocated (`Published`).
 
 The registry sees every pod, a node agent its own. So the registry publishes which numbers there are, and a node agent
 finds its own pods' classes among them by exact labels. A new label requirement comes into use in steps (`Stage`), and
-so does a new class (`ClassSet.pending`): a step is taken when the nodes have acknowledged the one before (`Report`).
+so does a new class (`ClassSet.pending`): a step is taken when the nodes have acknowledged the one before (`registry_types.report`).
 """
 
 from __future__ import annotations
@@ -96,36 +96,3 @@ class Published:
     retired_hosts: frozenset[int] = frozenset()
     foreign: Mapping[IPv4Address, Claim] = field(default_factory=_frozen)
     class_sets: Mapping[str, ClassSet] = field(default_factory=_frozen)
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What a node agent observed of its switch.
-
-    `sctp_ports`: whether it tracks SCTP by ports, None while that is not known. `tenants_at_limit`: the tenants that
-    have as many connections there as they may have.
-    """
-
-    sctp_ports: bool | None = None
-    tenants_at_limit: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What one node agent reports to the registry.
-
-    `acknowledged`: its switch has the classes of this revision, and its pods use them. `released`: its tables rely on
-    no requirement that is retiring in this revision. `exhausted`: segments without a free address on this node, with
-    the number of indexes that it knows. `foreign`: addresses of its pods that the address plan did not give.
-    `conflicting`: addresses of its pods that other nodes claim. `policies` is the digest of
-    the versions of all policies that its tables are made of.
-    """
-
-    node: str
-    acknowledged: int = 0
-    released: int = 0
-    exhausted: Mapping[SegmentKey, int] = field(default_factory=_frozen)
-    foreign: frozenset[IPv4Address] = frozenset()
-    conflicting: frozenset[IPv4Address] = frozenset()
-    policies: str = ""
-    observed: Observed = Observed()
