@@ -21,7 +21,7 @@ from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome
-from romana_ovs.controller.registry import RegistryController
+from romana_ovs.controller.registry_controller import RegistryController
 from romana_ovs.controller.state_saver import Durable
 from romana_ovs.controller.status_reporter import StatusInputs, StatusReporter, Versions, digest
 from romana_ovs.controller.write_slot import WriteSlot

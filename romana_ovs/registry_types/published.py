@@ -2,7 +2,7 @@
 
 The registry sees every pod, a node agent its own. So the registry publishes which numbers there are, and a node agent
 finds its own pods' classes among them by exact labels. A new label requirement comes into use in steps (`Stage`), and
-so does a new class (`ClassSet.pending`): a step is taken when the nodes have acknowledged the one before (`registry_types.report`).
+so does a new class (`ClassSet.pending`): a step is taken when the nodes have acknowledged the one before (`Report`).
 """
 
 from __future__ import annotations

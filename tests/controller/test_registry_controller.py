@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from romana_ovs.controller.kubernetes import ProcessStarted
-from romana_ovs.controller.registry import MAX_LAG_SECONDS, NEW_TERM_SECONDS, REPORT_RETENTION_SECONDS
+from romana_ovs.controller.registry_controller import MAX_LAG_SECONDS, NEW_TERM_SECONDS, REPORT_RETENTION_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
 from romana_ovs.kube.api.resources import ALLOCATIONS, CLASS_SETS, NODE_REPORTS, NODES, PODS
 from romana_ovs.kube.published import COMPLETE_MARKER, Verb

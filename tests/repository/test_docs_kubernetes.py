@@ -10,7 +10,7 @@ import yaml
 
 from romana_ovs.controller import api_reconciler, conditions, status_reporter
 from romana_ovs.controller.conditions import Validity
-from romana_ovs.controller.registry import MAX_LAG_SECONDS
+from romana_ovs.controller.registry_controller import MAX_LAG_SECONDS
 from romana_ovs.kube.api.lease import LeaseName
 from romana_ovs.registry_types.published import Stage
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.controller import api_reconciler, status_server
-from romana_ovs.controller.registry import MAX_LAG_SECONDS
+from romana_ovs.controller.registry_controller import MAX_LAG_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import requirements

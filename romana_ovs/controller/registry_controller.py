@@ -34,9 +34,9 @@ read before its Node, and a kubelet may be about to create its Node again."""
 class RegistryController:
     """Runs a `Registry` for each leadership term of this process. `writer` is unique to the process."""
 
-    def __init__(self, settings: Settings, numbers: PublishedStore, writer: str, slot: WriteSlot) -> None:
+    def __init__(self, settings: Settings, published_store: PublishedStore, writer: str, slot: WriteSlot) -> None:
         self._settings = settings
-        self._numbers = numbers
+        self._published_store = published_store
         self._writer = writer
         self.slot = slot
         self._registry: Registry | None = None
@@ -78,7 +78,7 @@ class RegistryController:
         )
         if self._registry is None:
             return earliest(*pauses)
-        lagging = self._ack_lag.next_check(self._numbers.reports, now) if self._registry.pending else None
+        lagging = self._ack_lag.next_check(self._published_store.reports, now) if self._registry.pending else None
         expiring = self._deleted_nodes.next_check(now)
         return earliest(*pauses, *(now + seconds for seconds in (lagging, expiring) if seconds is not None))
 
@@ -107,13 +107,15 @@ class RegistryController:
     def reconcile(self, cluster: Cluster, rules: RuleSet, now: float) -> WriteRequest | None:
         """Compute the numbers; returns the request that writes them, None when there is nothing to write now."""
         self.superseded_at = None
-        if not self.leads or not self._numbers.listed:
+        if not self.leads or not self._published_store.listed:
             return None
-        stored = (self._numbers.objects, self._numbers.reports)
+        stored = (self._published_store.objects, self._published_store.reports)
         try:
             if self._registry is None:
-                self._registry = Registry(self._settings, TermBase.of(self._numbers.objects), writer=self._writer)
-            self._registry.update(cluster, self._numbers.reports, rules, lagging=self._lagging(now))
+                self._registry = Registry(
+                    self._settings, TermBase.of(self._published_store.objects), writer=self._writer
+                )
+            self._registry.update(cluster, self._published_store.reports, rules, lagging=self._lagging(now))
             if not self.slot.free(stored, now):
                 return None
             writes = (*self._writes(self._registry), *self._orphan_reports(cluster, now))
@@ -132,18 +134,20 @@ class RegistryController:
     def _writes(self, registry: Registry) -> tuple[Write, ...]:
         """The next writes, in their order. Raises TermOver and InputError as `plan_writes` does."""
         return self._planned.get(
-            (registry.published, registry.base, self._numbers.objects),
+            (registry.published, registry.base, self._published_store.objects),
             lambda desired, base, objects: plan_writes(desired, base, objects, self._write_cache),
         )
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
         """The deletions of reports whose nodes are gone: no other process deletes them."""
-        for node in self._deleted_nodes.expired(cluster.nodes.keys(), self._numbers.reports, now):
-            yield Write(Verb.DELETE, NODE_REPORTS.kind, node, resource_version=self._numbers.report_version(node) or "")
+        for node in self._deleted_nodes.expired(cluster.nodes.keys(), self._published_store.reports, now):
+            yield Write(
+                Verb.DELETE, NODE_REPORTS.kind, node, resource_version=self._published_store.report_version(node) or ""
+            )
 
     def _lagging(self, now: float) -> frozenset[str]:
         """The nodes that have not acknowledged the stored numbers for MAX_LAG_SECONDS."""
-        stored = self._numbers.published
+        stored = self._published_store.published
         if stored is None:
             return frozenset()
-        return self._ack_lag.lagging(stored.revision, self._numbers.reports, now)
+        return self._ack_lag.lagging(stored.revision, self._published_store.reports, now)
