@@ -76,7 +76,7 @@ class ApiCluster(ClusterSource):
                 raise SetupError(f"the API server of {self.name} does not list its objects: {reason}")
 
     def _is_listed(self) -> bool:
-        return self._snapshot is not None and self._tracker.listed
+        return self._snapshot is not None and self._tracker.synced
 
     def stop(self) -> None:
         """Stop the watches: the API server may be about to end."""
@@ -123,7 +123,7 @@ class ApiCluster(ClusterSource):
 
     def _apply_pods(self, message: object) -> None:
         with self._condition:
-            was_listed = self._tracker.listed
+            was_synced = self._tracker.synced
             changes = list(self._tracker.apply(message))
             for change in changes:
                 key = PodKey(f"{change.id.namespace}/{change.id.name}")
@@ -132,7 +132,7 @@ class ApiCluster(ClusterSource):
                 else:
                     self._pods[key] = change.update.raw
             pods = dict(self._pods)
-            if self._tracker.listed and not was_listed:
+            if self._tracker.synced and not was_synced:
                 self._condition.notify_all()
         if changes:
             self._pods_changed(pods)

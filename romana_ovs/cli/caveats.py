@@ -7,7 +7,7 @@ from romana_ovs.kube.decode.objects import DecodedObject
 from romana_ovs.kube.decode.other_policies import Effect, OtherPolicy
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.errors import Severity
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 _ERRORS = (("too open", {Effect.BOTH, Effect.CLOSES}), ("too closed", {Effect.BOTH, Effect.OPENS}))
 
@@ -25,9 +25,9 @@ def caveats(*snapshots: ClusterSnapshot) -> list[str]:
     if policies:
         faults = " and ".join(fault for fault, effects in _ERRORS if effects.intersection(policies.values()))
         verb = "are" if len(policies) > 1 else "is"
-        sentences.append(f"This answer may be {faults}: {listed(policies)} {verb} not acted on.")
+        sentences.append(f"This answer may be {faults}: {joined(policies)} {verb} not acted on.")
     if with_ipv6:
-        sentences.append(f"Only IPv4 is evaluated; {listed(with_ipv6)} {'have' if len(with_ipv6) > 1 else 'has'} IPv6.")
+        sentences.append(f"Only IPv4 is evaluated; {joined(with_ipv6)} {'have' if len(with_ipv6) > 1 else 'has'} IPv6.")
     return sentences
 
 

@@ -15,7 +15,7 @@ from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.lint import lint
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import PodKey, names_sctp
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 HELP = "Validate a folder of manifests: every problem in one run. Exit code 1 if there are any."
 
@@ -72,7 +72,7 @@ def sctp_note(loaded: ClusterSnapshot) -> str:
     if not names:
         return ""
     return (
-        f"Policies name SCTP: {listed(names, NAMED_POLICIES)}. Where a switch tracks it by addresses alone "
+        f"Policies name SCTP: {joined(names, NAMED_POLICIES)}. Where a switch tracks it by addresses alone "
         "(Open vSwitch before 3.2, userspace), a server that a client has sent SCTP to can open associations to any of "
         "its ports."
     )

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from romana_ovs.kube.snapshot import ClusterSnapshot, LeftOut
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.objects import Pod
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 SHOWN_NAMES = 3
 """How many pods of one reason a note names; further ones are counted."""
@@ -77,4 +77,4 @@ def pod_notes(loaded: ClusterSnapshot) -> Iterator[Problem]:
             by_reason[one.reason].append(one.name)
     for reason, names in by_reason.items():
         subject, each = ("1 pod is", "it") if len(names) == 1 else (f"{len(names)} pods are", "each")
-        yield Problem(f"{subject} left out ({listed(names, SHOWN_NAMES)}): {each} {reason}", severity=Severity.INFO)
+        yield Problem(f"{subject} left out ({joined(names, SHOWN_NAMES)}): {each} {reason}", severity=Severity.INFO)

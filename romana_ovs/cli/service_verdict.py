@@ -12,7 +12,7 @@ from romana_ovs.model.connection import Connection, ConnectionEnd, PortRef
 from romana_ovs.model.errors import InputError
 from romana_ovs.model.selector_text import selector_text
 from romana_ovs.model.services import Service, ServicePort
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 from romana_ovs.policy.backends import Backend, backends, ports_text, selected_pods
 from romana_ovs.policy.evaluate import Decision, Reference
 from romana_ovs.policy.explain import RuleRef
@@ -130,12 +130,12 @@ def decide_service(
 def _summary(target: ServiceTarget, outcomes: Sequence[tuple[Backend, Outcome]], admitting: Sequence[str]) -> str:
     """The end of the sentence about a Service that has endpoints: whether it is allowed, and what it stands for."""
     names = [str(backend) for backend, _ in outcomes]
-    behind = f"{target.subject} stands for {listed(names)}." + (f" {_PROXIED}" if target.proxied else "")
+    behind = f"{target.subject} stands for {joined(names)}." + (f" {_PROXIED}" if target.proxied else "")
     if len(admitting) == len(outcomes):
         return f"allowed: {behind}"
     if not admitting:
         return f"dropped: {behind}"
-    return f"not always allowed, only to {listed(admitting)}: {behind}"
+    return f"not always allowed, only to {joined(admitting)}: {behind}"
 
 
 def _no_endpoints(service: Service, cluster: Cluster) -> str:

@@ -15,7 +15,7 @@ from romana_ovs.cli.template_text import template_text
 from romana_ovs.kube.manifests.files import STDIN, list_files
 from romana_ovs.kube.manifests.folder import parse_bytes
 from romana_ovs.model.errors import InputError, Problem, Severity
-from romana_ovs.model.syntax import listed, plain
+from romana_ovs.model.syntax import joined, plain
 
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = "Chart.yaml"
@@ -107,10 +107,10 @@ def _kustomization(folder: Path, start: Path, faulty: Collection[str], *, recurs
         for one in (resources if isinstance(resources, list) else ())
         if not _is_read(folder / str(one), folder, start if recursive else None)
     ]
-    lacking = [*changes, *([f"resources {listed([*map(plain, unread)])}"] if unread else [])]
+    lacking = [*changes, *([f"resources {joined([*map(plain, unread)])}"] if unread else [])]
     file = (folder / name).relative_to(start).as_posix()
     if lacking or not fields or file in faulty:
-        without = f"is read without {listed(lacking)}" if lacking else "is not applied"
+        without = f"is read without {joined(lacking)}" if lacking else "is not applied"
         command = f"kubectl kustomize {quote(str(folder))} | romana-ovs check -"
         reason = f"is a kustomization and {without}; render it first: {command}"
         yield Problem(reason, file=file, severity=Severity.WARNING)

@@ -232,7 +232,7 @@ class ApiReconciler:
         """Request the writes of our nodes' reports that differ from the stored ones."""
         self._report_at = None
         stored = (self.published.reports,)
-        if not self.published.listed or not self._report_slot.free(stored, now):
+        if not self.published.synced or not self._report_slot.free(stored, now):
             return
         policies_due = now - self._reported_at >= REPORT_SECONDS
         writes = self._report_writes(policies=policies_due)

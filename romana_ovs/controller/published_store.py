@@ -35,9 +35,9 @@ class PublishedStore:
         self.reports: Mapping[str, Report] = MappingProxyType({})
 
     @property
-    def listed(self) -> bool:
-        """Whether all of them have been listed."""
-        return self._objects.listed
+    def synced(self) -> bool:
+        """Whether all of them have been listed once (client-go: HasSynced)."""
+        return self._objects.synced
 
     @property
     def objects(self) -> PublishedObjects:
@@ -63,7 +63,7 @@ class PublishedStore:
         Of reports only nodes that come or go count without `contents`. None is due while the numbers of a revision are
         incomplete: the registry is still writing their objects.
         """
-        listed, nodes = self.listed, self.reports.keys()
+        was_synced, nodes = self.synced, self.reports.keys()
         changed = self._objects.apply(*messages)
         reports_due = False
         if str(NODE_REPORTS) in changed:
@@ -71,8 +71,8 @@ class PublishedStore:
             reports_due = contents or self.reports.keys() != nodes
         if changed - {str(NODE_REPORTS)}:
             self._stale = True
-            return reports_due or self.listed is not listed or self._is_complete()
-        return reports_due or self.listed is not listed
+            return reports_due or self.synced is not was_synced or self._is_complete()
+        return reports_due or self.synced is not was_synced
 
     def _is_complete(self) -> bool:
         """Whether the completion marker has the revision of the Allocation, or neither has one."""

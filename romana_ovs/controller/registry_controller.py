@@ -107,7 +107,7 @@ class RegistryController:
     def reconcile(self, cluster: Cluster, rules: RuleSet, now: float) -> WriteRequest | None:
         """Compute the numbers; returns the request that writes them, None when there is nothing to write now."""
         self.superseded_at = None
-        if not self.leads or not self._published_store.listed:
+        if not self.leads or not self._published_store.synced:
             return None
         stored = (self._published_store.objects, self._published_store.reports)
         try:

@@ -117,7 +117,7 @@ class StatusReporter:
         statuses: dict[ObjectId, Status] = {**policy_statuses(state)}
         if not count_pods:
             statuses |= {key: status for key, status in (self._statuses or {}).items() if key.kind == TENANT}
-        elif inputs.published is not None and self._tenants.listed:
+        elif inputs.published is not None and self._tenants.synced:
             statuses |= tenant_statuses(
                 usage_of_published(inputs.published, inputs.snapshot.cluster),
                 self._objects(),

@@ -9,7 +9,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, KubernetesPolicy, Policy, PolicyRule, RomanaPolicy, RomanaRule
 from romana_ovs.model.settings import Isolation
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 
 def unused_rules(context: LintContext) -> Iterator[Problem]:
@@ -54,10 +54,10 @@ def redundant_policies(context: LintContext) -> Iterator[Problem]:
         names = sorted({str(one.policy.key) for found in covering.values() for one in found})
         select, have = ("selects", "has") if len(names) == 1 else ("select", "have")
         if any(_rules(policy.policy, direction) for direction in directions):
-            yield policy.note("spec", f"changes nothing: {listed(names)} {select} its pods and {have} its rules, too")
+            yield policy.note("spec", f"changes nothing: {joined(names)} {select} its pods and {have} its rules, too")
         elif policy.policy.selector != EVERYTHING:
             reason = (
-                f"has no rule and changes nothing: {listed(names)} {select} its pods, too, and policies only add up: "
+                f"has no rule and changes nothing: {joined(names)} {select} its pods, too, and policies only add up: "
                 "none takes away what another one allows"
             )
             yield (policy.warning if _is_overridden(policy, covering) else policy.note)("spec", reason)

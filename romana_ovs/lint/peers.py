@@ -10,7 +10,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import EVERYTHING
 from romana_ovs.model.objects import Direction, PolicyPeer
 from romana_ovs.model.selector_text import selector_text
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 from romana_ovs.policy.evaluate import ip_block_contains
 
 EVERYWHERE = IPv4Network("0.0.0.0/0")
@@ -65,11 +65,11 @@ def blocks_of_the_cluster(context: LintContext) -> Iterator[Problem]:
                 inside = [name for address, name in pods if ip_block_contains(peer.ip_block, address)]
                 translated = [name for address, name in services if ip_block_contains(peer.ip_block, address)]
                 if inside:
-                    reason = f"{peer.ip_block.cidr} has addresses of pods ({listed(inside)}) and means them, too; "
+                    reason = f"{peer.ip_block.cidr} has addresses of pods ({joined(inside)}) and means them, too; "
                     yield policy.note(path, reason + "addresses of pods change, so select them by labels")
                 elif translated:
                     reason = (
-                        f"{peer.ip_block.cidr} has addresses of Services ({listed(translated)}), which policies never "
+                        f"{peer.ip_block.cidr} has addresses of Services ({joined(translated)}), which policies never "
                         "see: they see the pods behind it; select these by labels"
                     )
                     # Clients have no such address, and a block with addresses of the plan means pods, too.

@@ -10,7 +10,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Direction, Pod, PolicyPort
 from romana_ovs.model.services import Service, ServicePort
 from romana_ovs.model.spelling import nearest
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 
 def undeclared_ports(context: LintContext) -> Iterator[Problem]:
@@ -56,10 +56,10 @@ def _name(
     names = sorted({one for one, protocol in declared if protocol is port.protocol})
     near = nearest(name, names)
     if other:
-        reason = f"port {name} is declared for {listed(other)}, not for {port.protocol.name}"
+        reason = f"port {name} is declared for {joined(other)}, not for {port.protocol.name}"
         yield policy.warning(path, f"{reason}; write protocol: {other[0]}?")
     elif certain or near:
-        there = f" (there {'is' if len(names) == 1 else 'are'} {listed(names)})" if names else ""
+        there = f" (there {'is' if len(names) == 1 else 'are'} {joined(names)})" if names else ""
         hint = f"; write port: {near}?" if near else ""
         yield policy.warning(path, f"no pod declares a port named {name}{there}, so it opens nothing{hint}")
 
@@ -82,7 +82,7 @@ def _number(
         reason = f"{port.port} is a port of Service {service}, but policies see the port of its pods, {mapped.target}; "
         yield policy.warning(path, f"{reason}write port: {mapped.target}?")
     elif port.port != DNS_PORT and declared and all(declared):
-        there = listed([f"{number}" for number in sorted({number for group in declared for number in group})])
+        there = joined([f"{number}" for number in sorted({number for group in declared for number in group})])
         text = f"{port.port}" if port.end is None else f"{port.port}-{port.end}"
         reason = f"no pod that it concerns declares {text}/{port.protocol.value}; they declare {there}"
         yield policy.note(path, reason)

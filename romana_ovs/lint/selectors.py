@@ -12,7 +12,7 @@ from romana_ovs.model.labels import Operator, Selector
 from romana_ovs.model.objects import NAME_LABEL, PolicyPeer, PolicyPort, RomanaPolicy
 from romana_ovs.model.selector_text import selector_text
 from romana_ovs.model.spelling import nearest
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 
 def contradicting_selectors(context: LintContext) -> Iterator[Problem]:
@@ -45,7 +45,7 @@ def policies_without_pods(context: LintContext) -> Iterator[Problem]:
             else:
                 yield policy.note("spec.podSelector", f"{reason}; pods that are not in these manifests may be meant")
         elif all(pod.host_network for pod in policy.pods):
-            names = listed([pod.name for pod in policy.pods])
+            names = joined([pod.name for pod in policy.pods])
             reason = f"selects only pods on the network of their node ({names}), to which no policy applies"
             yield policy.warning("spec.podSelector", reason)
 
@@ -61,12 +61,12 @@ def _empty_namespace(context: LintContext, policy: PolicyObject) -> Iterator[Pro
     if not policy.names_namespace:
         target = matching if policy.policy.selector.requirements and matching else others
         reason = f"is absent, so the policy is in namespace {policy.namespace}, which has no pods here; pods are in "
-        yield policy.warning("metadata.namespace", reason + f"{listed(others)}{_namespace_hint(target)}")
+        yield policy.warning("metadata.namespace", reason + f"{joined(others)}{_namespace_hint(target)}")
     elif policy.policy.selector.requirements and matching:
         reason = (
             f"namespace {policy.namespace} has no pods here; pods with {selector_text(policy.policy.selector)} are in "
         )
-        yield policy.warning("metadata.namespace", f"{reason}namespace {listed(matching)}")
+        yield policy.warning("metadata.namespace", f"{reason}namespace {joined(matching)}")
     elif near := nearest(policy.namespace, others):
         yield policy.warning("metadata.namespace", f"namespace {policy.namespace} has no pods here; write {near}?")
     else:
@@ -97,10 +97,10 @@ def _selects_nobody(context: LintContext, policy: PolicyObject) -> Explanation:
         if name != namespace and selector.requirements and any(selector.matches(pod.labels) for pod in others)
     ]
     if elsewhere and not policy.names_namespace:
-        hint = f"metadata.namespace is absent, and such pods are in {listed(elsewhere)}"
+        hint = f"metadata.namespace is absent, and such pods are in {joined(elsewhere)}"
         return Explanation(f": {explanation.reason}; {hint}{_namespace_hint(elsewhere)}")
     if elsewhere and not explanation.suggestion:
-        hint = f"such pods are in namespace {listed(elsewhere)}, and a policy applies to its own namespace only"
+        hint = f"such pods are in namespace {joined(elsewhere)}, and a policy applies to its own namespace only"
         return Explanation(f": {explanation.reason}; {hint}")
     return explanation._replace(reason=f": {explanation.reason}")
 
@@ -141,14 +141,14 @@ def _peer(context: LintContext, policy: PolicyObject, rule: Rule, path: str, pee
     field = f"{path}.{'pods' if rule.romana else 'podSelector'}"
     on_nodes = [pod.name for pod in context.pods_in(namespaces) if peer.pods.matches(pod.labels)]
     if on_nodes and not rule.romana:
-        reason = f"matches only pods on the network of their node ({listed(on_nodes)}), which selectors do not mean"
+        reason = f"matches only pods on the network of their node ({joined(on_nodes)}), which selectors do not mean"
         yield policy.warning(field, f"{reason}; allow the addresses of the nodes by ipBlock")
         return
     if template := _template_hint(context, namespaces, peer.pods):
         yield policy.warning(field, f"matches no pod: {template}")
         return
     explanation = explain(peer.pods, [pod.labels for pod in candidates], "pods")
-    matched = f"matches no pod of namespace{'s' if len(namespaces) > 1 else ''} {listed(list(namespaces))}"
+    matched = f"matches no pod of namespace{'s' if len(namespaces) > 1 else ''} {joined(list(namespaces))}"
     hint = "" if peer.namespaces is not None else _other_namespace(context, policy, peer.pods, rule.ports)
     if hint and not rule.romana:
         yield policy.warning(field, f"{matched}: {explanation.reason}; {hint}")
@@ -174,7 +174,7 @@ def _other_namespace(
         return ""
     return (
         f"without namespaceSelector it means pods of namespace {policy.namespace} only; for those of "
-        f"{listed(elsewhere)} add in the same item namespaceSelector: {{matchLabels: {{{NAME_LABEL}: {elsewhere[0]}}}}}"
+        f"{joined(elsewhere)} add in the same item namespaceSelector: {{matchLabels: {{{NAME_LABEL}: {elsewhere[0]}}}}}"
     )
 
 

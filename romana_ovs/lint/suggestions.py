@@ -9,7 +9,7 @@ from romana_ovs.kube.decode.controller_labels import ADDED_LABELS, is_made_up
 from romana_ovs.model.labels import Operator, Requirement, Selector
 from romana_ovs.model.selector_text import requirement_text, selector_text
 from romana_ovs.model.spelling import is_misspelt, nearest
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 NAMING_KEYS = frozenset(
     {
@@ -57,7 +57,7 @@ def contradiction(selector: Selector) -> str:
         possible = frozenset.intersection(*required) - excluded if required else None
         needs = possible is not None or Operator.EXISTS in operators
         if (possible is not None and not possible) or (needs and Operator.DOES_NOT_EXIST in operators):
-            return f"{listed([requirement_text(one) for one in requirements])} exclude each other"
+            return f"{joined([requirement_text(one) for one in requirements])} exclude each other"
     return ""
 
 
@@ -70,7 +70,7 @@ def explain(selector: Selector, candidates: LabelSets, what: str) -> Explanation
     best = max(explained, key=lambda one: bool(one.suggestion))
     others = [requirement_text(one) for one, text in zip(failing, explained, strict=True) if text is not best]
     known = bool(best.suggestion) or all(one.known for one in explained)
-    return best._replace(known=known, reason=best.reason + (f", and none has {listed(others)}" if others else ""))
+    return best._replace(known=known, reason=best.reason + (f", and none has {joined(others)}" if others else ""))
 
 
 def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Explanation:
@@ -82,7 +82,7 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
         return Explanation(f"none of the {what} has {text}")
     values = [value for value in values if not is_made_up(key, value)]
     if values:
-        there = listed([f"{key}={value}" for value in values])
+        there = joined([f"{key}={value}" for value in values])
         return Explanation(
             f"none of the {what} has {text} (there {'is' if len(values) == 1 else 'are'} {there})",
             next(_near_values(requirement, values), ""),
@@ -90,7 +90,7 @@ def _explain(requirement: Requirement, candidates: LabelSets, what: str) -> Expl
     reason = f"none of the {what} has a label {key}"
     keys = sorted({one for labels in candidates for one in labels} - ADDED_LABELS)
     if keys:
-        reason += f" (there {'is' if len(keys) == 1 else 'are'} {listed(keys)})"
+        reason += f" (there {'is' if len(keys) == 1 else 'are'} {joined(keys)})"
     suggestion = _near_key(requirement, candidates, keys)
     return Explanation(reason, suggestion, bool(suggestion))
 

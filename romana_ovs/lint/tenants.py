@@ -9,7 +9,7 @@ from romana_ovs.model.cluster import NO_TENANT
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.objects import Direction, Pod, PolicyKey, PolicyPeer
 from romana_ovs.model.settings import Isolation, TenantSource
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 
 def separate_tenants(context: LintContext) -> Iterator[Problem]:
@@ -54,7 +54,7 @@ def _peer(
     if not separated or NO_TENANT in separated:
         return
     setting = _setting(context, sorted(servers))
-    who = f"tenant{'s' if len(separated) > 1 else ''} {listed(sorted(separated))}"
+    who = f"tenant{'s' if len(separated) > 1 else ''} {joined(sorted(separated))}"
     if separated == meant:
         reason = f"can open nothing: its pods belong to {who}, and no policy opens a path between tenants; {setting}"
         yield policy.warning(path, reason)

@@ -73,7 +73,7 @@ def subdomain_fault(name: str) -> str:
     return "" if _SUBDOMAIN.match(name) else f"{shown(name)} may hold a-z, 0-9, and '-' and '.' between them only"
 
 
-def listed(names: Collection[str], limit: int | None = LISTED_NAMES) -> str:
+def joined(names: Collection[str], limit: int | None = LISTED_NAMES) -> str:
     """`a, b and c`; beyond `limit` names (None: no limit) `a, b and 7 more`. Empty without names."""
     shown = list(names)[:limit]
     if limit is not None and len(names) > limit:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.objects import PolicyKey
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 NODE = "Node"
 TENANT = "Tenant"
@@ -110,4 +110,4 @@ def isolation(level: str, destination: str, *, segment: SegmentKey, admitted: bo
 
 def listed_all(items: Iterable[object]) -> str:
     """`a`, `a and b`, `a, b and c`."""
-    return listed([str(item) for item in items], limit=None)
+    return joined([str(item) for item in items], limit=None)

@@ -16,7 +16,7 @@ from romana_ovs.model.objects import (
     RomanaPolicy,
 )
 from romana_ovs.model.selector_text import label_differences
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 from romana_ovs.policy.evaluate import (
     Decision,
     Reference,
@@ -177,15 +177,15 @@ class _DirectionCheck:
             reasons.append(f"without namespaceSelector it means pods of namespace {policy.namespace}")
         elif peer.namespaces is not None:
             differences = list(label_differences(peer.namespaces, cluster.namespace_labels(namespace)))
-            reasons += [f"of namespace {namespace} {listed(differences)}"] if differences else []
+            reasons += [f"of namespace {namespace} {joined(differences)}"] if differences else []
         if peer.pods is not None and (differences := list(label_differences(peer.pods, other.pod.labels))):
-            reasons.append(f"of {other.name} {listed(differences)}")
+            reasons.append(f"of {other.name} {joined(differences)}")
         return ", and ".join(reasons)
 
 
 def _port_difference(ports: Sequence[PolicyPort], server: TrafficPeer) -> str:
     """Which ports the rule has, written as `80/tcp`, with the numbers of named ports on the server."""
-    return f"its port{'s are' if len(ports) > 1 else ' is'} {listed([_port_text(port, server) for port in ports])}"
+    return f"its port{'s are' if len(ports) > 1 else ' is'} {joined([_port_text(port, server) for port in ports])}"
 
 
 def _port_text(port: PolicyPort, server: TrafficPeer) -> str:

@@ -31,7 +31,7 @@ def test_objects_before_the_marker_start_no_round() -> None:
     at = cluster(pod("a"), pod("b"))
     published = Registry(at.settings, None, writer="r").update(at)
     numbers = listed()
-    assert numbers.listed
+    assert numbers.synced
     assert not numbers.apply([observed(allocation_object(published), 1)])
     for version, classes in enumerate(published.class_sets.values(), start=2):
         assert not numbers.apply([observed(class_set_object(classes), version)])

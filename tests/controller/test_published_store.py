@@ -29,9 +29,9 @@ def shelf_of(server: MemoryServer) -> PublishedStore:
 def test_nothing_is_published_before_all_is_listed() -> None:
     numbers, messages = PublishedStore(), MemoryServer().listings()
     for resource in RESOURCES:
-        assert not numbers.listed
+        assert not numbers.synced
         numbers.apply([one for one in messages if getattr(one, "resource", "") == str(resource)])
-    assert numbers.listed and numbers.published is None and numbers.problems == ()
+    assert numbers.synced and numbers.published is None and numbers.problems == ()
     assert numbers.report_version("n1") is None and not numbers.reports
 
 

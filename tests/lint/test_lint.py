@@ -12,7 +12,7 @@ from romana_ovs.lint.context import LintContext
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.labels import Requirement
 from romana_ovs.model.settings import Isolation, Settings
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 from tests.support.manifests import loaded, pod, policy
 
 ROMANA = "apiVersion: romana.io/v1\nkind: NetworkPolicy\nmetadata: {{name: r}}\nspec: {}\n"
@@ -183,7 +183,7 @@ def test_a_namespace_is_suggested_without_doubt(namespaces: tuple[str, ...], hin
     found = lint(loaded(None, None, **pods, **here, p=policy("podSelector: {matchLabels: {app: web}}")))
     assert [one.severity for one in found] == [Severity.WARNING]
     assert "absent" in found[0].reason
-    assert found[0].reason.endswith(f"; write namespace: {hint}?" if hint else listed(namespaces))
+    assert found[0].reason.endswith(f"; write namespace: {hint}?" if hint else joined(namespaces))
 
 
 def test_a_namespace_selector_is_evaluated_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,9 @@ class ClusterCache:
         self._dirty = False
 
     @property
-    def listed(self) -> bool:
+    def synced(self) -> bool:
         """Whether all resources have been listed; before that there is no cluster, and nothing may be deleted."""
-        return self._tracker.listed
+        return self._tracker.synced
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class ClusterCache:
         for message in messages:
             for change in self._tracker.apply(message):
                 self._dirty |= self._apply_change(change)
-        if not self.listed or not (self._dirty or self._last is None):
+        if not self.synced or not (self._dirty or self._last is None):
             return None
         self._dirty = False
         cluster, builder_problems = self._builder.cluster()

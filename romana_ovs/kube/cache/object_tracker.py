@@ -29,7 +29,7 @@ class _Tracked:
     objects: dict[ObjectId, tuple[str, str]] = field(default_factory=dict)
     listing: set[ObjectId] | None = None
     """The objects of the listing in progress so far; None when there is none."""
-    listed: bool = False
+    synced: bool = False
 
 
 class ObjectTracker:
@@ -39,14 +39,14 @@ class ObjectTracker:
         self._resources = {name: _Tracked() for name in resources}
 
     @property
-    def listed(self) -> bool:
-        """Whether every resource has been listed."""
-        return all(tracked.listed for tracked in self._resources.values())
+    def synced(self) -> bool:
+        """Whether every resource has been listed once (client-go: HasSynced)."""
+        return all(tracked.synced for tracked in self._resources.values())
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The resources that have not been listed yet."""
-        return tuple(name for name, tracked in self._resources.items() if not tracked.listed)
+        return tuple(name for name, tracked in self._resources.items() if not tracked.synced)
 
     def apply(self, message: object) -> Iterator[Change]:
         """The changes by `message`; other messages, and those of other resources, change nothing."""
@@ -87,7 +87,7 @@ def _complete_listing(tracked: _Tracked, resource: str) -> Iterator[Change]:
     if tracked.listing is None:
         return
     gone = [key for key in tracked.objects if key not in tracked.listing]
-    tracked.listing, tracked.listed = None, True
+    tracked.listing, tracked.synced = None, True
     for key in gone:
         del tracked.objects[key]
         yield Change(resource, key, None, replaced=False)

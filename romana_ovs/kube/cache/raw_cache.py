@@ -18,9 +18,9 @@ class RawCache:
         self._objects: dict[str, CowDict] = {name: CowDict() for name in names}
 
     @property
-    def listed(self) -> bool:
-        """Whether all of them have been listed."""
-        return self._tracker.listed
+    def synced(self) -> bool:
+        """Whether all of them have been listed once (client-go: HasSynced)."""
+        return self._tracker.synced
 
     def apply(self, *messages: object) -> frozenset[str]:
         """The resources of which `messages` change any object, or complete the first listing."""

@@ -23,7 +23,7 @@ from romana_ovs.kube.snapshot import LeftOut
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import Pod, PodKey
-from romana_ovs.model.syntax import listed
+from romana_ovs.model.syntax import joined
 
 _RANK = {kind: rank for rank, kind in enumerate(WORKLOADS)}
 """Of several workloads of one name the first in this order names its pods by that name alone."""
@@ -292,4 +292,4 @@ def _generated_note(item: DecodedObject) -> Problem:
 
 
 def _named(pods: Sequence[Pod]) -> str:
-    return listed([pod.name for pod in pods], _SHOWN_NAMES)
+    return joined([pod.name for pod in pods], _SHOWN_NAMES)

@@ -42,9 +42,9 @@ def test_there_is_no_cluster_before_every_resource_is_listed() -> None:
     messages = full_listing(pods=[observed_pod("a")])
     for number, message in enumerate(messages[:-1]):
         assert store.apply(message) is None, number
-        assert not store.listed and store.missing
+        assert not store.synced and store.missing
     loaded = applied(store, messages[-1])
-    assert store.listed and store.missing == ()
+    assert store.synced and store.missing == ()
     assert list(loaded.cluster.pods) == ["shop/a"]
 
 
@@ -244,8 +244,8 @@ def test_objects_that_are_not_decoded() -> None:
     name = str(TENANTS)
     objects = RawCache([name])
     one, two = observed(TENANTS, "a", spec={"tenant": "A"}), observed(TENANTS, "b")
-    assert (objects.apply(ListStarted(name), observe(TENANTS, one, two)), objects.listed) == (frozenset({name}), False)
-    assert (objects.apply(ListCompleted(name)), objects.listed) == (frozenset({name}), True)
+    assert (objects.apply(ListStarted(name), observe(TENANTS, one, two)), objects.synced) == (frozenset({name}), False)
+    assert (objects.apply(ListCompleted(name)), objects.synced) == (frozenset({name}), True)
     before = objects.of(name)
     assert dict(before) == {"a": one, "b": two}
     assert objects.of(name) is before
