@@ -26,8 +26,8 @@ MAX_TIERS, TIER_LIMIT_DIVISOR = 16, 16
 A tier is a pod label, which any user who may create pods can choose, and its index is never freed. Without a limit, a
 tenant with one pod at a time could use up all indexes.
 """
-NO_FURTHER_RANGE = "it waits for the registry to give a further range"
-"""Why a node's own table gives a full segment no further index."""
+WAITS_FOR_REGISTRY = "it waits for the registry to give a further range"
+"""Why a full segment gets no further index where another process allocates them."""
 Blocks = Mapping[str, tuple[Block, ...]]
 Indexes = Mapping[SegmentKey, tuple[int, ...]]
 
@@ -35,10 +35,14 @@ Indexes = Mapping[SegmentKey, tuple[int, ...]]
 class SegmentTable:
     """The blocks of tenants and the indexes of segments as the registry published them; it allocates none itself.
 
-    Properties return the same frozen object until it changes.
+    Properties return the same frozen object until it changes. `exhaustion_reason`: why a full segment gets no further
+    index, in words that follow "and".
     """
 
-    def __init__(self, plan: AddressPlan, blocks: Blocks, indexes: Indexes) -> None:
+    def __init__(
+        self, plan: AddressPlan, blocks: Blocks, indexes: Indexes, *, exhaustion_reason: str = WAITS_FOR_REGISTRY
+    ) -> None:
+        self.exhaustion_reason = exhaustion_reason
         self._plan = plan
         self._blocks = dict(blocks)
         self._indexes = dict(indexes)
@@ -86,11 +90,6 @@ class SegmentTable:
         """Whether `segment` got one more index: never, as the registry allocates it."""
         return False
 
-    @property
-    def exhaustion_reason(self) -> str:
-        """Why a full segment gets no further index here."""
-        return NO_FURTHER_RANGE
-
     def to_json(self) -> dict[str, Any]:
         """The state as JSON values, for `SegmentAllocator.from_json`; only tests write it."""
         return {
@@ -103,7 +102,7 @@ class SegmentAllocator(SegmentTable):
     """Allocates the blocks of tenants and the indexes of segments."""
 
     def __init__(self, plan: AddressPlan) -> None:
-        super().__init__(plan, {}, {})
+        super().__init__(plan, {}, {}, exhaustion_reason=all_indexes_owned(plan))
         self._tiers: Counter[str] = Counter()
         self._unused = FreeBlocks(plan, [Block(NODE_SEGMENT, 1)])
 
@@ -141,15 +140,6 @@ class SegmentAllocator(SegmentTable):
     def grow(self, segment: SegmentKey) -> bool:
         """Allocates one more index to `segment`, in its tenant's blocks or a new one; returns whether one was left."""
         return self._add_index(segment)
-
-    @property
-    def exhaustion_reason(self) -> str:
-        """The reason why no tenant can get a further index, with the arithmetic."""
-        plan = self._plan
-        return (
-            f"all {plan.segments} - 1 = {plan.segments - 1} segment indexes of network {plan.network} "
-            f"(segment_bits {plan.segment_bits}) belong to tenants"
-        )
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], plan: AddressPlan) -> SegmentAllocator:
@@ -222,6 +212,14 @@ class SegmentAllocator(SegmentTable):
     def _set_blocks(self, tenant: str, blocks: tuple[Block, ...]) -> None:
         self._blocks[tenant] = tuple(sorted(blocks))
         self._frozen_blocks = None
+
+
+def all_indexes_owned(plan: AddressPlan) -> str:
+    """The reason why no tenant can get a further index of `plan`, with the arithmetic."""
+    return (
+        f"all {plan.segments} - 1 = {plan.segments - 1} segment indexes of network {plan.network} "
+        f"(segment_bits {plan.segment_bits}) belong to tenants"
+    )
 
 
 def default_block_size(plan: AddressPlan) -> int:

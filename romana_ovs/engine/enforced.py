@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from romana_ovs.addressing.segments import SegmentTable
+from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.addressing.segments import WAITS_FOR_REGISTRY, SegmentTable
 from romana_ovs.engine.pod_identities import ClassMatcher, class_infos
 from romana_ovs.engine.policy_index import NO_REQUIREMENTS, NO_RULES, RuleSet
 from romana_ovs.engine.transition import enforce_ready
 from romana_ovs.model.derived import Derived, DerivedMap, LastInputs, SharedDerived
 from romana_ovs.model.objects import Node
 from romana_ovs.policy.view import ClassInfo, LabelRequirement
-from romana_ovs.registry_types.published import ClassSet, Stage
+from romana_ovs.registry_types.published import ClassSet, Published, Stage
 
 ClassSets = Mapping[str, ClassSet]
 """By namespace."""
@@ -50,10 +51,14 @@ class PreparedClassSet(NamedTuple):
 
 
 class SharedAgentCache:
-    """Values that node agents derive from published numbers and nodes, computed once for all that share it."""
+    """Values that node agents derive from published numbers and nodes, computed once for all that share it.
 
-    def __init__(self) -> None:
-        self.segments: SharedDerived[SegmentTable] = SharedDerived()
+    `exhaustion_reason`: as in `SegmentTable`.
+    """
+
+    def __init__(self, exhaustion_reason: str = WAITS_FOR_REGISTRY) -> None:
+        self._exhaustion_reason = exhaustion_reason
+        self._segments: SharedDerived[SegmentTable] = SharedDerived()
         self.states: SharedDerived[EnforcedState] = SharedDerived()
         self._node_addresses: SharedDerived[frozenset[int]] = SharedDerived()
         self._prepared: SharedDerived[Mapping[str, PreparedClassSet]] = SharedDerived()
@@ -62,6 +67,13 @@ class SharedAgentCache:
         self._infos: SharedDerived[Mapping[int, ClassInfo]] = SharedDerived()
         self._infos_of: DerivedMap[str, dict[int, ClassInfo]] = DerivedMap(by_value=True)
         self._all_infos: Derived[Mapping[int, ClassInfo]] = Derived(by_value=True)
+
+    def segment_table(self, plan: AddressPlan, published: Published) -> SegmentTable:
+        """The `published` blocks and indexes. Agents that share have equal plans, but each its own object."""
+        return self._segments.get(
+            (published.blocks, published.indexes),
+            lambda blocks, indexes: SegmentTable(plan, blocks, indexes, exhaustion_reason=self._exhaustion_reason),
+        )
 
     def addresses_of(self, nodes: Mapping[str, Node]) -> frozenset[int]:
         """The addresses of all `nodes`, as numbers."""

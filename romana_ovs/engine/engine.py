@@ -32,7 +32,7 @@ from typing import Any
 
 from romana_ovs.addressing.node_allocator import no_host_number
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.segments import NO_FURTHER_RANGE
+from romana_ovs.addressing.segments import all_indexes_owned
 from romana_ovs.addressing.usage import Given, Usage, usage_of
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.endpoints import needs_endpoint
@@ -68,7 +68,12 @@ class Engine:
         InputError when `state` is not what was saved.
         """
         self.plan = AddressPlan.of(settings)
-        self.agents = NodeAgents(settings, current_state(state, self.plan) if state is not None else None)
+        self.agents = NodeAgents(
+            settings,
+            current_state(state, self.plan) if state is not None else None,
+            # A segment that is full after a step is so because its registry has nothing left, not because it is late.
+            exhaustion_reason=all_indexes_owned(self.plan),
+        )
         before = self.agents.published
         base = TermBase(before, MappingProxyType({})) if before is not None else None
         self.registry = Registry(settings, base, writer=WRITER)
@@ -164,18 +169,18 @@ class Engine:
     def problems(self) -> tuple[Problem, ...]:
         """One for each pod or node that gets no number, and each namespace with too many requirements; sorted."""
         nodes = {problem.name: problem.reason for problem in self.registry.problems if problem.kind == "Node"}
-        # A tenant's problem is in those of its pods: `_with_cause`.
+        # A tenant's problem is in those of its pods (`exhaustion_reason`).
         others = [problem for problem in self.registry.problems if problem.kind != "Tenant"]
-        pods = [self._with_cause(problem, nodes) for problem in self.agents.problems if problem.kind == "Pod"]
+        pods = [self._with_node_reason(problem, nodes) for problem in self.agents.problems if problem.kind == "Pod"]
         problems = {*others, *pods, *self.policies.problems}
         return tuple(sorted(problems, key=lambda problem: (problem.kind, problem.name, problem.reason)))
 
-    def _with_cause(self, problem: Problem, nodes: Mapping[str, str]) -> Problem:
-        """An agent's problem of a pod, with the reason why the registry allocates no more."""
+    def _with_node_reason(self, problem: Problem, nodes: Mapping[str, str]) -> Problem:
+        """An agent's problem of a pod; when its node has no host number, with the reason for that (`nodes`)."""
         pod = self._pods.get(PodKey(problem.name))
         if pod is not None and pod.node in nodes and problem.reason == no_host_number(pod.node):
             return replace(problem, reason=nodes[pod.node])
-        return replace(problem, reason=problem.reason.replace(NO_FURTHER_RANGE, self.registry.exhaustion_reason))
+        return problem
 
     @property
     def hosts(self) -> Mapping[str, int]:

@@ -16,7 +16,6 @@ from typing import Any
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.node_allocator import NodeAllocator
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.segments import SegmentTable
 from romana_ovs.engine.changes import Changes
 from romana_ovs.engine.endpoints import EndpointRecord, Endpoints, needs_endpoint
 from romana_ovs.engine.enforced import EnforcedRules, SharedAgentCache
@@ -369,11 +368,7 @@ class NodeAgent:
             raise InputError.because("they are of another address plan than the settings", field="published numbers")
         claims = {address: (claim.node, claim.granted) for address, claim in new.foreign.items()}
         if self.published is None or _numbers(self.published) != _numbers(new):
-            # Agents that share have equal plans, but each its own object.
-            segments = self._shared.segments.get(
-                (new.blocks, new.indexes), lambda blocks, indexes: SegmentTable(self.plan, blocks, indexes)
-            )
-            self.allocator.follow(segments, new.hosts, claims)
+            self.allocator.follow(self._shared.segment_table(self.plan, new), new.hosts, claims)
         self.published = new
 
     def _on_this_node(self, pods: Mapping[PodKey, Pod]) -> Mapping[PodKey, Pod]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from romana_ovs.addressing.allocator import Endpoint
 from romana_ovs.addressing.plan import AddressPlan
+from romana_ovs.addressing.segments import WAITS_FOR_REGISTRY
 from romana_ovs.engine.enforced import SharedAgentCache
 from romana_ovs.engine.node_agent import NodeAgent, PendingAck
 from romana_ovs.engine.pods_by_node import PodsByNode
@@ -46,8 +47,17 @@ class NodeAgents:
     then on the registry waits for them.
     """
 
-    def __init__(self, settings: Settings, state: Mapping[str, Any] | None = None) -> None:
-        """The agents of `state`. Raises AddressError and InputError as `NodeAgent` does."""
+    def __init__(
+        self,
+        settings: Settings,
+        state: Mapping[str, Any] | None = None,
+        *,
+        exhaustion_reason: str = WAITS_FOR_REGISTRY,
+    ) -> None:
+        """The agents of `state`. Raises AddressError and InputError as `NodeAgent` does.
+
+        `exhaustion_reason` is why a full segment gets no further range, as their problems have it (`SegmentTable`).
+        """
         self.plan = AddressPlan.of(settings)
         self._settings = settings
         self._agents: dict[str, NodeAgent] = {}
@@ -62,7 +72,7 @@ class NodeAgents:
         self.stored: frozenset[str] = frozenset()
         self.may_wait = True
         self._text = PublishedJson(lambda value: Encoded.of(value).text)
-        self._shared = SharedAgentCache()
+        self._shared = SharedAgentCache(exhaustion_reason)
         self._inputs = LastInputs()
         """What was the same for all agents in the last update."""
         self._rules: RuleSet | None = None

@@ -108,11 +108,6 @@ class Registry:
         return self._last
 
     @property
-    def exhaustion_reason(self) -> str:
-        """Why a segment gets no further range, in words that follow "and"."""
-        return self._segments.exhaustion_reason
-
-    @property
     def node_addresses(self) -> frozenset[IPv4Address]:
         """The nodes' own addresses: never given to a pod."""
         return self._node_addresses
