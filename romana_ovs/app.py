@@ -94,7 +94,13 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._watches = {remote: OvsdbWatch(remote, self._flag) for remote in self.bridge_index.remotes}
         self._limits = ConntrackLimits(settings.tenant_connections, self._flag)
         self._host_checks = HostChecks(self.bridge_index.remotes, settings, self._flag)
-        self._programmer = Programmer(self._reconciler, self.bridge_index, self._limits, self.options.node)
+        self._programmer = Programmer(
+            self.agents,
+            pending_ack=self._reconciler.pending_ack,
+            bridges=self.bridge_index,
+            limits=self._limits,
+            node=self.options.node,
+        )
         self.sessions = self._programmer.sessions
         self._flow_restore = FlowRestore(
             self.bridge_index,

@@ -16,10 +16,11 @@ from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits,
 from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.offload import Offload
 from romana_ovs.controller.pre_restart import external_ids_of, programmed_pods, reassigned_addresses
-from romana_ovs.controller.reconciler import Reconciler
 from romana_ovs.controller.rounds import Round, Rounds
 from romana_ovs.controller.session import DesiredState, Session
 from romana_ovs.controller.table_compiler import Compiled, TableCompiler
+from romana_ovs.engine.node_agent import PendingAck
+from romana_ovs.engine.node_agents import NodeAgents
 from romana_ovs.model.bridge import BridgeFacts
 from romana_ovs.model.node_network import NodeNetwork
 from romana_ovs.pipeline.zones import colliding
@@ -41,7 +42,16 @@ class Programmer:
     A programmable node whose flows have been read (`Session.ready`) gets tables in each round.
     """
 
-    def __init__(self, reconciler: Reconciler, bridges: BridgeIndex, limits: ConntrackLimits, node: str | None) -> None:
+    def __init__(
+        self,
+        agents: NodeAgents,
+        *,
+        pending_ack: Callable[[str], PendingAck | None],
+        bridges: BridgeIndex,
+        limits: ConntrackLimits,
+        node: str | None,
+    ) -> None:
+        """`pending_ack` returns what a node may report once its switch has the present view."""
         self.sessions: dict[int, Session] = {}
         """The sessions of all connected switches, by datapath id."""
         self.compiler = TableCompiler()
@@ -49,7 +59,8 @@ class Programmer:
         """A sentence for each node whose conntrack zones another bridge of its switch has; it is not programmed."""
         self.recompute_at: float | None = None
         """When pods cease to be pre-restart, so that facts of bridges change, in seconds of `time.monotonic`."""
-        self._reconciler = reconciler
+        self._agents = agents
+        self._pending_ack = pending_ack
         self._bridges = bridges
         self._limits = limits
         self._node = node
@@ -75,11 +86,10 @@ class Programmer:
     @property
     def programmable(self) -> dict[str, Session]:
         """The sessions of nodes that have a host number, by node: their switches should have every round."""
-        agents = self._reconciler.agents
         return {
             node: session
             for node, session in self.sessions_by_node.items()
-            if agents.host_number(node) is not None and node not in self.zone_conflicts
+            if self._agents.host_number(node) is not None and node not in self.zone_conflicts
         }
 
     @property
@@ -106,13 +116,13 @@ class Programmer:
         driven = self.driven
         sessions = {node: session for node, session in self._ready().items() if node in driven}
         nodes = list(sessions)
-        acks = {node: self._reconciler.pending_ack(node) for node in nodes}
+        acks = {node: self._pending_ack(node) for node in nodes}
         self._rounds.begin(round_number, Round(generation, acks), nodes)
         self.compiler.retain(facts)
         for node in nodes:
             # Each is sent as soon as it is compiled; the first not before the numbers that it uses are durable.
             save_beside = save if node == nodes[0] else None
-            compile_tables = partial(self.compiler.compile, self._reconciler.agents, facts[node], facts, round_number)
+            compile_tables = partial(self.compiler.compile, self._agents, facts[node], facts, round_number)
             compiled = self._offload.run(compile_tables, save_beside)
             # A switch that has connected anew meanwhile has other facts: the next round is for it.
             if self._ready().get(node) is sessions[node]:
@@ -132,7 +142,7 @@ class Programmer:
         return {node: session for node, session in self.programmable.items() if session.ready}
 
     def _set_desired(self, node: str, compiled: Compiled | None) -> None:
-        session, host = self._ready().get(node), self._reconciler.agents.host_number(node)
+        session, host = self._ready().get(node), self._agents.host_number(node)
         if compiled is not None and session is not None and host is not None:
             bridge = self._bridges.bridges[node]
             datapath = DatapathRef(self._bridges.remote_of[node], bridge.datapath)
@@ -142,16 +152,15 @@ class Programmer:
 
     def _with_external_ids(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
         """`desired` with what the external_ids in the bridge's database say, and those to write there."""
-        agents, pre_restart = self._reconciler.agents, session.pre_restart
-        lost_at = pre_restart.lost_at if pre_restart is not None else None
-        programmed = frozenset(programmed_pods(bridge, agents).values())
+        lost_at = session.pre_restart.lost_at if session.pre_restart is not None else None
+        programmed = frozenset(programmed_pods(bridge, self._agents).values())
         return replace(
             desired,
             unchanged_addresses=programmed,
-            reassigned_addresses=reassigned_addresses(bridge, agents),
+            reassigned_addresses=reassigned_addresses(bridge, self._agents),
             external_ids=replace(
                 external_ids_of(bridge, desired.pod_by_address, lost_at),
-                node_network=MappingProxyType(_node_network(agents.plan, desired.host).to_external_ids()),
+                node_network=MappingProxyType(_node_network(self._agents.plan, desired.host).to_external_ids()),
             ),
         )
 
@@ -165,7 +174,7 @@ class Programmer:
             if pre_restart is None:
                 facts[node] = bridge.facts
                 continue
-            facts[node] = pre_restart.marked_facts(bridge, self._reconciler.agents, time.time())
+            facts[node] = pre_restart.marked_facts(bridge, self._agents, time.time())
             seconds_left = pre_restart.seconds_left(time.time())
             if seconds_left:
                 recompute_at = earliest(recompute_at, time.monotonic() + seconds_left + 1.0)
@@ -175,7 +184,7 @@ class Programmer:
         """Find the bridges that would share conntrack zones; each is logged once."""
         host_numbers: dict[str, dict[str, int]] = {}
         for node in self._bridges.bridges:
-            host = self._reconciler.agents.host_number(node)
+            host = self._agents.host_number(node)
             if host is not None:
                 host_numbers.setdefault(self._bridges.remote_of[node], {})[node] = host
         zone_conflicts = {
