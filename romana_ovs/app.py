@@ -69,7 +69,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             runtime.refuse(error)
         self.cluster: Cluster | None = None
         self.progress = Progress()
-        self.refused: tuple[str, ...] = ()
+        self.invalid_objects: tuple[str, ...] = ()
         status_socket = self.options.status_socket
         self._status_server = StatusServer(status_socket, self.status) if status_socket is not None else None
         self._acks: list[tuple[str, PendingAck]] = []
@@ -290,7 +290,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         if snapshot is not None and snapshot.cluster is not self.cluster:
             self.cluster = snapshot.cluster
             self.progress.on_change(self._reconciler.noticed)
-        self._set_refused(self._reconciler.object_problems)
+        self._set_invalid_objects(self._reconciler.object_problems)
 
     def _program(self, save: Callable[[], None] | None) -> None:
         """Begin a round: compile the tables of what was just computed, and hand them to the sessions."""
@@ -350,10 +350,10 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             watch = self._watches[self.bridge_index.remote_of[node]]
             watch.queue_problems(bridge, port_problems(unclaimed, reasons, bridge))
 
-    def _set_refused(self, problems: tuple[str, ...]) -> None:
-        if problems == self.refused:
+    def _set_invalid_objects(self, problems: tuple[str, ...]) -> None:
+        if problems == self.invalid_objects:
             return
-        logged, self.refused = frozenset(self.refused), problems
+        logged, self.invalid_objects = frozenset(self.invalid_objects), problems
         for problem in problems:
             # While a list is read, problems come one by one, each time with all before: each is logged once.
             if problem not in logged:
@@ -389,7 +389,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             "nodes": nodes_status(cluster, self.agents, bridges, sessions, self._limits.tenants_at_limit),
             "pods": pods_status(cluster, self.agents, bridges),
             "problems": problems,
-            "refused": list(self.refused),
+            "refused": list(self.invalid_objects),
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
             **self._reconciler.status(),
         }

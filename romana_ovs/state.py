@@ -59,8 +59,8 @@ class StateFile:
             except FileNotFoundError:
                 reasons.append("")
                 continue
-            except OSError as refused:
-                raise InputError.because(f"the state cannot be read: {refused.strerror}", file=str(path)) from refused
+            except OSError as error:
+                raise InputError.because(f"the state cannot be read: {error.strerror}", file=str(path)) from error
             found = _body(data)
             if isinstance(found, dict):
                 self._whole = path is self.path
@@ -97,9 +97,9 @@ class StateFile:
                 _make_durable(self.path.parent)
             os.replace(new, self.path)
             _make_durable(self.path.parent)
-        except OSError as refused:
-            reason = f"the state cannot be written: {refused.strerror}"
-            raise InputError.because(reason, file=str(self.path)) from refused
+        except OSError as error:
+            reason = f"the state cannot be written: {error.strerror}"
+            raise InputError.because(reason, file=str(self.path)) from error
         self._whole = True
 
     def _is_whole(self) -> bool:

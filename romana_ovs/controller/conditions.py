@@ -158,7 +158,7 @@ def _invalid(validity: Validity, problems: tuple[Problem, ...]) -> Condition:
     return Condition(INVALID, ConditionStatus.FALSE, "Valid")
 
 
-def refused_objects(state: ObservedState) -> dict[ObjectId, ObjectWarning]:
+def object_warnings(state: ObservedState) -> dict[ObjectId, ObjectWarning]:
     """The Event of every object that has problems."""
     warnings: dict[ObjectId, ObjectWarning] = {}
     for key, problems in _by_object(state.problems).items():

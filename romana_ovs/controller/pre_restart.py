@@ -87,15 +87,15 @@ class PreRestartPods:
         return attached_pod is not None and attached_pod.pre_restart and attached_pod.port == ofport
 
 
-def programmed_mark(pod: PodKey, address: IPv4Address, uid: str) -> str:
-    """The mark at the Interface of a pod whose port has been programmed."""
+def programmed_text(pod: PodKey, address: IPv4Address, uid: str) -> str:
+    """The text in the external_ids of the Interface of a pod whose port has been programmed."""
     return f"{pod} {address} {uid}".strip()
 
 
 def programmed_pods(bridge: Bridge, pods_by_name: PodLookup) -> Mapping[PodKey, IPv4Address]:
     """The pods whose ports were programmed for the address and UID that they have now, with these addresses."""
     return MappingProxyType(
-        {pod: address for pod, address, uid, mark in _marked(bridge, pods_by_name) if _is_of(mark, pod, address, uid)}
+        {pod: address for pod, address, uid, text in _written(bridge, pods_by_name) if _is_of(text, pod, address, uid)}
     )
 
 
@@ -103,29 +103,29 @@ def reassigned_addresses(bridge: Bridge, pods_by_name: PodLookup) -> frozenset[I
     """The addresses of pods whose ports were programmed for another pod with the same address."""
     return frozenset(
         address
-        for pod, address, uid, mark in _marked(bridge, pods_by_name)
-        if mark.split()[1:2] == [str(address)] and not _is_of(mark, pod, address, uid)
+        for pod, address, uid, text in _written(bridge, pods_by_name)
+        if text.split()[1:2] == [str(address)] and not _is_of(text, pod, address, uid)
     )
 
 
-def _marked(bridge: Bridge, pods_by_name: PodLookup) -> Iterator[tuple[PodKey, IPv4Address, str, str]]:
-    """The pods with an address, their addresses and UIDs, and the external_ids of their ports."""
-    for pod, mark in bridge.external_ids.programmed.items():
+def _written(bridge: Bridge, pods_by_name: PodLookup) -> Iterator[tuple[PodKey, IPv4Address, str, str]]:
+    """The pods with an address, their addresses and UIDs, and the `programmed_text` that their ports have."""
+    for pod, text in bridge.external_ids.programmed.items():
         address = pods_by_name.address_of(pod)
         if address is not None:
-            yield pod, address, pods_by_name.uid_of(pod), mark
+            yield pod, address, pods_by_name.uid_of(pod), text
 
 
-def _is_of(mark: str, pod: PodKey, address: IPv4Address, uid: str) -> bool:
-    """Whether the mark is that of the pod with this address and UID; an unknown UID counts as the same."""
-    name, marked_address, marked_uid = (*mark.split(), "", "", "")[:3]
-    return (name, marked_address) == (str(pod), str(address)) and same_uid(marked_uid, uid)
+def _is_of(text: str, pod: PodKey, address: IPv4Address, uid: str) -> bool:
+    """Whether the text is that of the pod with this address and UID; an unknown UID counts as the same."""
+    name, written_address, written_uid = (*text.split(), "", "", "")[:3]
+    return (name, written_address) == (str(pod), str(address)) and same_uid(written_uid, uid)
 
 
 def external_ids_of(bridge: Bridge, pod_by_address: PodByAddress, lost_at: float | None) -> BridgeExternalIds:
     """The external_ids of a bridge whose switch has just been programmed with the addresses of `pod_by_address`."""
     programmed = {
-        pod: programmed_mark(pod, address, uid)
+        pod: programmed_text(pod, address, uid)
         for address, (pod, uid) in pod_by_address.items()
         if pod in bridge.facts.pod_ports and same_uid(bridge.facts.pod_ports[pod].uid, uid)
     }

@@ -238,7 +238,7 @@ class Session:
         for sentence in problems:
             LOG.error("%s", sentence)
         if self.state is not SessionState.DISCONNECTED:
-            self._transition(SessionEvent.REFUSED)
+            self._transition(SessionEvent.ERROR)
 
     def _transition(self, event: SessionEvent) -> None:
         self.state = next_state(self.state, event)

@@ -15,8 +15,8 @@ from romana_ovs.controller.conditions import (
     ObservedState,
     differences,
     nodes_at_limit,
+    object_warnings,
     policy_statuses,
-    refused_objects,
     tenant_statuses,
 )
 from romana_ovs.kube.api.desired import (
@@ -125,7 +125,7 @@ class StatusReporter:
                 unallocated=inputs.unallocated,
                 at_limit=nodes_at_limit(inputs.observed),
             )
-        warnings_now = refused_objects(state)
+        warnings_now = object_warnings(state)
         messages: list[object] = []
         if self._statuses is None:
             messages += [ReplaceStatuses(statuses), ReplaceWarnings(warnings_now)]

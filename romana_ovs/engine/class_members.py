@@ -38,7 +38,7 @@ class ClassMembers:
         """The pods that the allocator has taken out of their classes, and why; tombstones among them are dropped."""
         drained = self._allocator.drain_unassigned()
         self._tombstones.discard(drained)
-        unassigned = {pod: refused for pod, refused in drained.items() if pod in self._inputs}
+        unassigned = {pod: error for pod, error in drained.items() if pod in self._inputs}
         for pod in unassigned:
             self._release(pod)
         return unassigned

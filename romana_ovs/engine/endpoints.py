@@ -77,7 +77,7 @@ class Endpoints:
         self._freed = self.allocator.freed
 
     def _pods_to_update(self, cluster: Cluster, changes: Changes) -> set[PodKey]:
-        """The changed pods, and those that were refused if a number was freed since."""
+        """The changed pods, and those without an endpoint if a number was freed since."""
         if self.allocator.freed == self._freed and not changes.nodes:
             return set(changes.pods)
         return {*changes.pods, *self._unallocated}
@@ -96,7 +96,7 @@ class Endpoints:
         self.records.pop(key, None)
 
     def _keeps_address(self, pod: Pod, endpoint: Endpoint) -> bool:
-        """Whether `pod` has got an address that no pod may have: that is refused, and it keeps its endpoint."""
+        """Whether `pod` has got an address that no pod may have: it keeps its endpoint."""
         if pod.address is None or not same_uid(endpoint.uid, pod.uid) or endpoint.node != pod.node:
             return False
         return endpoint.address != pod.address and bool(self.allocator.fault(pod.address))
@@ -107,8 +107,8 @@ class Endpoints:
         if needed:
             try:
                 self.allocator.host(self.allocator.node)
-            except AddressError as refused:
-                self._node_unnumbered = Problem(str(refused), kind="Node", name=self.allocator.node)
+            except AddressError as error:
+                self._node_unnumbered = Problem(str(error), kind="Node", name=self.allocator.node)
 
     def _assign(self, key: PodKey, pod: Pod, cluster: Cluster) -> None:
         """Records the endpoint and the segment number of `pod`, or a problem when it gets none."""
@@ -116,8 +116,8 @@ class Endpoints:
         try:
             number = self.allocator.ensure_number(segment)
             endpoint = self._endpoint(key, pod, segment)
-        except AddressError as refused:
-            self._unallocated[key] = _pod_problem(key, str(refused))
+        except AddressError as error:
+            self._unallocated[key] = _pod_problem(key, str(error))
             self.records.pop(key, None)
             return
         if pod.address is None or pod.address == endpoint.address:

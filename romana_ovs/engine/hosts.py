@@ -65,8 +65,8 @@ class HostNumbers:
         for name in sorted(set(nodes) - self._hosts.keys()):
             try:
                 self._hosts[name] = self._allocate(name, usable)
-            except AddressError as refused:
-                self._unallocated[name] = Problem(str(refused), kind="Node", name=name)
+            except AddressError as error:
+                self._unallocated[name] = Problem(str(error), kind="Node", name=name)
         if self._hosts != before:
             self._frozen = MappingProxyType(dict(sorted(self._hosts.items())))
 

@@ -358,9 +358,9 @@ class NodeAgent:
                 self._apply(new)
                 self.changes += 1
             self._rejected_published = None
-        except InputError as refused:
+        except InputError as error:
             self._rejected_published = Problem(
-                f"the published numbers are not taken: {refused}", kind="Node", name=self.node
+                f"the published numbers are not taken: {error}", kind="Node", name=self.node
             )
 
     def _apply(self, new: Published) -> None:

@@ -230,8 +230,8 @@ class Registry:
         for (key, pod), segment in zip(pods.items(), segments, strict=True):
             try:
                 member = SegmentMember(pod, segment, self._segments.ensure_number(segment))
-            except AddressError as refused:
-                self._set_unallocated(key, refused)
+            except AddressError as error:
+                self._set_unallocated(key, error)
                 continue
             self._set_pod(key, member)
             members[key] = member
@@ -247,13 +247,13 @@ class Registry:
         try:
             self._classes.assign(key, member)
             self._unallocated.pop(key, None)
-        except AddressError as refused:
-            self._set_unallocated(key, refused)
+        except AddressError as error:
+            self._set_unallocated(key, error)
 
-    def _set_unallocated(self, key: PodKey, refused: AddressError) -> None:
+    def _set_unallocated(self, key: PodKey, error: AddressError) -> None:
         if key in self._pods:
             self._drop(key)
-        self._unallocated[key] = Problem(str(refused), kind="Pod", name=key)
+        self._unallocated[key] = Problem(str(error), kind="Pod", name=key)
 
     def _drop(self, key: PodKey) -> None:
         self._classes.forget(key)
@@ -300,8 +300,8 @@ class Registry:
 
     def _refine(self, rules: RuleSet) -> None:
         if self._refine_inputs.replace((self._lifecycle.changes, rules.namespace_labels)):
-            for key, refused in self._classes.refine(rules, self._lifecycle.requirements).items():
-                self._set_unallocated(key, refused)
+            for key, error in self._classes.refine(rules, self._lifecycle.requirements).items():
+                self._set_unallocated(key, error)
 
     def _pods_of(self, lagging: Mapping[str, Report]) -> LaggingPods:
         """The pods of `lagging` nodes, and the previous states of their pods that they have not acknowledged."""

@@ -18,13 +18,13 @@ class SessionState(Enum):
     READING = "reading"
     """Connected; its flows are being read."""
     WAITING = "waiting"
-    """Its flows are known; not all sources are listed yet, so nothing is sent."""
+    """Its flows are known; not all inputs are synced yet, so nothing is sent."""
     SENDING = "sending"
     """A bundle was sent; the flows of the switch are uncertain until the barrier."""
     SYNCED = "synced"
     """It has the desired flows, confirmed by a barrier."""
     FAILED = "failed"
-    """It refused a request, or its answer cannot be used; its flows are read again after a pause."""
+    """It answered a request with an error, or in a way that cannot be used; its flows are read again after a pause."""
 
 
 class SessionEvent(Enum):
@@ -33,10 +33,10 @@ class SessionEvent(Enum):
     CONNECTED = "connected"
     READ = "read"
     DESIRED = "desired"
-    """There are desired flows (all sources are listed)."""
+    """There are desired flows (all inputs are synced)."""
     CONFIRMED = "confirmed"
-    REFUSED = "refused"
-    """An error, or an answer that cannot be used."""
+    ERROR = "error"
+    """An OpenFlow error, or an answer that cannot be used."""
     RETRY = "retry"
     """The pause is over."""
     LOST = "lost"
@@ -50,13 +50,13 @@ TRANSITIONS: dict[SessionState, dict[SessionEvent, SessionState]] = {
     },
     SessionState.READING: {
         SessionEvent.READ: SessionState.WAITING,
-        SessionEvent.REFUSED: SessionState.FAILED,
+        SessionEvent.ERROR: SessionState.FAILED,
         SessionEvent.LOST: SessionState.DISCONNECTED,
     },
     SessionState.WAITING: {SessionEvent.DESIRED: SessionState.SENDING, SessionEvent.LOST: SessionState.DISCONNECTED},
     SessionState.SENDING: {
         SessionEvent.CONFIRMED: SessionState.SYNCED,
-        SessionEvent.REFUSED: SessionState.FAILED,
+        SessionEvent.ERROR: SessionState.FAILED,
         SessionEvent.LOST: SessionState.DISCONNECTED,
     },
     SessionState.SYNCED: {SessionEvent.DESIRED: SessionState.SENDING, SessionEvent.LOST: SessionState.DISCONNECTED},

@@ -12,8 +12,8 @@ from romana_ovs.controller.conditions import (
     ObservedState,
     differences,
     nodes_at_limit,
+    object_warnings,
     policy_statuses,
-    refused_objects,
     tenant_statuses,
 )
 from romana_ovs.kube.admission.tenancy import tenant_object_name
@@ -71,7 +71,7 @@ def test_an_invalid_edit_has_a_condition_with_the_reason() -> None:
     result = conditions(now)
     assert result["Invalid"] == Condition("Invalid", ConditionStatus.TRUE, "Invalid", "spec.x: must be a number")
     assert (result["Programmed"].status, result["Programmed"].reason) == (ConditionStatus.FALSE, "LastValidKept")
-    refused = refused_objects(now)[WEB]
+    refused = object_warnings(now)[WEB]
     assert refused.reason == "InvalidEdit"
     assert refused.note == "spec.x: must be a number. The last valid version stays in force."
 
@@ -80,7 +80,7 @@ def test_an_object_never_valid_isolates_and_is_not_programmed() -> None:
     now = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     result = conditions(now)
     assert (result["Programmed"].status, result["Programmed"].reason) == (ConditionStatus.FALSE, "Isolating")
-    assert "isolated" in refused_objects(now)[WEB].note
+    assert "isolated" in object_warnings(now)[WEB].note
 
 
 def test_a_questionable_object_is_not_called_invalid() -> None:
@@ -88,7 +88,7 @@ def test_a_questionable_object_is_not_called_invalid() -> None:
     result = conditions(now)
     assert (result["Programmed"].status, result["Invalid"].status) == (ConditionStatus.TRUE, ConditionStatus.FALSE)
     assert result["Invalid"].message == "spec.x: must be a number"
-    assert refused_objects(now)[WEB].reason == "Questionable"
+    assert object_warnings(now)[WEB].reason == "Questionable"
 
 
 def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
@@ -96,7 +96,7 @@ def test_when_the_error_is_cleared_so_are_condition_and_refusal() -> None:
     before = ObservedState({WEB: ONE}, {WEB: ONE}, problems=(BAD,), invalid=(WEB,))
     now = ObservedState({WEB: TWO}, {WEB: TWO})
     assert conditions(now)["Invalid"] == Condition("Invalid", ConditionStatus.FALSE, "Valid")
-    assert differences(refused_objects(before), refused_objects(now)) == {WEB: None}
+    assert differences(object_warnings(before), object_warnings(now)) == {WEB: None}
     assert differences(policy_statuses(now), policy_statuses(now)) == {}
 
 
@@ -106,14 +106,14 @@ def test_any_kind_is_refused_but_only_what_the_api_server_has() -> None:
         for kind, name in [("Namespace", "shop"), ("NetworkPolicy", "shop/web"), ("Pod", "shop/gone"), ("", "")]
     )
     namespace = ObjectId("Namespace", "", "shop")
-    result = refused_objects(ObservedState({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
+    result = object_warnings(ObservedState({namespace: ONE, PLAIN: ONE}, problems=problems, invalid={namespace, PLAIN}))
     assert result.keys() == {namespace, PLAIN}
     assert result[namespace].note == "bad. Until it is valid, it does not count."
 
 
 def test_many_problems_are_few_in_a_message() -> None:
     many = tuple(Problem(f"bad {number}", kind=WEB.kind, name="shop/web") for number in range(500))
-    note = refused_objects(ObservedState({WEB: ONE}, problems=many, invalid={WEB}))[WEB].note
+    note = object_warnings(ObservedState({WEB: ONE}, problems=many, invalid={WEB}))[WEB].note
     assert note.startswith("bad 0; bad 1; bad 2; bad 3; bad 4; and 495 more. ")
 
 
@@ -131,7 +131,7 @@ def test_an_event_never_names_another_tenants_pod() -> None:
         pod("shop/web3", address="192.0.2.8"),
     )
     versions = {ObjectId("Pod", one.namespace, one.name): Version(one.uid) for one in at.pods.values()}
-    result = refused_objects(ObservedState(versions, unallocated=engine.problems))
+    result = object_warnings(ObservedState(versions, unallocated=engine.problems))
     assert {key.name: refused.note for key, refused in result.items()} == {
         "web": "address 192.0.2.7 is already that of a pod elsewhere.",
         "web3": "address 192.0.2.8 is already that of pod shop/web2.",
@@ -142,7 +142,7 @@ def test_an_event_never_names_another_tenants_pod() -> None:
 def test_arithmetic_in_a_message_is_no_pod() -> None:
     key = ObjectId("Pod", "shop", "web")
     problem = Problem("all of network 10.0.0.0/8 belong to tenants", kind="Pod", name="shop/web")
-    assert refused_objects(ObservedState({key: ONE}, unallocated=(problem,)))[key].note == f"{problem.reason}."
+    assert object_warnings(ObservedState({key: ONE}, unallocated=(problem,)))[key].note == f"{problem.reason}."
 
 
 def test_a_tenant_has_its_ranges_and_tiers() -> None:
@@ -175,17 +175,17 @@ def test_a_tenant_at_its_limit_has_a_condition_with_its_nodes() -> None:
 def test_policies_that_name_sctp_say_what_stays_open() -> None:
     now = ObservedState({WEB: ONE, PLAIN: ONE}, {WEB: ONE})
     assert conditions(now).keys() == {"Programmed", "Invalid"}
-    assert refused_objects(now) == {}
+    assert object_warnings(now) == {}
     now = replace(now, sctp_open={WEB, PLAIN, ObjectId("NetworkPolicy", "shop", "gone")})
     result = conditions(now)["SCTPPortsOpen"]
     assert (result.status, result.reason) == (ConditionStatus.TRUE, "TrackedByAddresses")
     assert "can open associations to any port of that client" in result.message
-    warnings = refused_objects(now)
+    warnings = object_warnings(now)
     assert {key: warning.reason for key, warning in warnings.items()} == {PLAIN: "SCTPPortsOpen"}
     assert warnings[PLAIN].note == result.message
     # What is wrong with it comes first.
     bad = Problem("must be a number", kind="NetworkPolicy", name="shop/web", field="spec.x")
-    assert refused_objects(replace(now, problems=(bad,), invalid=(PLAIN,)))[PLAIN].reason == "Invalid"
+    assert object_warnings(replace(now, problems=(bad,), invalid=(PLAIN,)))[PLAIN].reason == "Invalid"
 
 
 def test_a_tenant_whose_pods_get_no_address_is_not_ready() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from romana_ovs.controller.conditions import ObservedState, policy_statuses, refused_objects
+from romana_ovs.controller.conditions import ObservedState, object_warnings, policy_statuses
 from romana_ovs.kube.api.desired import ConditionStatus
 from romana_ovs.kube.api.messages import Update
 from romana_ovs.kube.api.resources import NODES, PODS, POLICIES, ROMANA_POLICIES
@@ -49,11 +49,11 @@ def test_an_invalid_edit_is_refused_until_it_is_corrected() -> None:
     programmed, invalid = policy_statuses(now)[WEB].conditions
     assert (programmed.reason, invalid.status) == ("LastValidKept", ConditionStatus.TRUE)
     assert "spec.allowIncoming[0].toPorts[0].port" in invalid.message
-    assert refused_objects(now)[WEB].version == Version("u", 2)
+    assert object_warnings(now)[WEB].version == Version("u", 2)
     loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(3, GOOD, generation=3)))
     assert loaded is not None and store.invalid == frozenset()
     now = ObservedState(store.versions, store.versions, loaded.problems, loaded.kept, store.invalid)
-    assert refused_objects(now) == {}
+    assert object_warnings(now) == {}
     assert policy_statuses(now)[WEB].conditions[0].status is ConditionStatus.TRUE
     loaded = store.apply(observe(ROMANA_POLICIES, observed_policy(4, BAD, generation=1, uid="another")))
     assert loaded is not None and store.invalid == {WEB} and not loaded.kept
@@ -70,7 +70,7 @@ def test_refused_objects_of_each_kind_are_known_by_their_problem() -> None:
         nodes=[observed(NODES, "n")],
     )
     now = ObservedState(store.versions, {}, loaded.problems, loaded.kept, store.invalid)
-    assert {str(key): each.reason for key, each in refused_objects(now).items()} == {
+    assert {str(key): each.reason for key, each in object_warnings(now).items()} == {
         "NetworkPolicy shop/p": "Invalid",
         "RomanaNetworkPolicy shop/web": "Invalid",
         "Pod shop/lost": "Questionable",
@@ -82,7 +82,7 @@ def test_a_pod_of_a_forbidden_tenant_has_an_explanation() -> None:
     store = ClusterCache(settings)
     loaded = store.apply(*full_listing(pods=[observed_pod("web", labels={"owner": "t1"})]))
     assert loaded is not None
-    [refused] = refused_objects(ObservedState(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
+    [refused] = object_warnings(ObservedState(store.versions, problems=loaded.problems, invalid=store.invalid)).values()
     assert refused.note == (
         'metadata.labels: label "owner" names tenant "t1", but namespace shop has no label '
         "tenants.romana.io/t1=allowed. Until it is valid, no other pod reaches it, and it reaches none."

@@ -10,8 +10,8 @@ from romana_ovs.controller.pre_restart import (
     SURVIVAL_SECONDS,
     PreRestartPods,
     external_ids_of,
-    programmed_mark,
     programmed_pods,
+    programmed_text,
     reassigned_addresses,
 )
 from romana_ovs.model.bridge import BridgeFacts, PodPort
@@ -21,7 +21,7 @@ from romana_ovs.sync.attached_pods import AttachedPod
 
 OLD, NEW = PodKey("a/old"), PodKey("a/new")
 ADDRESS = {OLD: IPv4Address("10.0.64.1"), NEW: IPv4Address("10.0.64.2")}
-NOTED = programmed_mark(OLD, ADDRESS[OLD], "uid-1")
+NOTED = programmed_text(OLD, ADDRESS[OLD], "uid-1")
 
 
 class FakePods:

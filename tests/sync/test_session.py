@@ -42,9 +42,7 @@ def test_nothing_is_sent_before_reading_and_listing() -> None:
 
 
 def test_a_failure_reads_again() -> None:
-    assert (
-        next_state(next_state(SessionState.SENDING, SessionEvent.REFUSED), SessionEvent.RETRY) is SessionState.READING
-    )
+    assert next_state(next_state(SessionState.SENDING, SessionEvent.ERROR), SessionEvent.RETRY) is SessionState.READING
 
 
 @pytest.mark.parametrize(

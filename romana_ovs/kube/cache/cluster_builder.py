@@ -32,7 +32,7 @@ class ClusterBuilder:
         self._quota = PolicyQuota(settings.namespace_terms)
 
     @property
-    def refused(self) -> frozenset[ObjectId]:
+    def not_admitted(self) -> frozenset[ObjectId]:
         """Objects with a tenant that their namespace may not hold, and policies beyond its quota."""
         return self._tenant_guard.violations | self._quota.over
 

@@ -86,7 +86,7 @@ class ClusterCache:
     @property
     def invalid(self) -> frozenset[ObjectId]:
         """The objects whose present version is not in force, but the last valid one, a fallback, or nothing."""
-        return frozenset(self._invalid | self._builder.refused)
+        return frozenset(self._invalid | self._builder.not_admitted)
 
     def apply(self, *messages: object) -> ClusterSnapshot | None:
         """The cluster after `messages`, in their order; None when nothing has changed, or not all is listed.

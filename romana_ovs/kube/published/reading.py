@@ -157,8 +157,8 @@ def _decode_class_set(name: str, raw: Raw) -> ClassSet | tuple[Problem, ...]:
     """The ClassSet `name`, or what is wrong with it."""
     try:
         return _class_set(fields_of(raw, "ClassSet", "spec"), name)
-    except InputError as refused:
-        return refused.problems
+    except InputError as error:
+        return error.problems
 
 
 def _allocation(fields: Fields) -> Published:
