@@ -245,11 +245,9 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
     def _step(self, now: float) -> tuple[Outcome, Callable[[], None] | None]:
         """Run a step of the reconciler, if anything is new; returns its outcome, and a function that saves numbers."""
         inputs = self._inputs(now)
-        current = replace(inputs, received=(), acks=(), resync=False)
-        check_due = self._next_check is not None and now >= self._next_check
-        if not (inputs.received or inputs.acks or inputs.resync or check_due) and current == self._last_inputs:
+        if not self._has_work(inputs, now):
             return Outcome(next_check=self._next_check), None
-        self._last_inputs, self._next_check = current, None
+        self._last_inputs, self._next_check = _without_news(inputs), None
 
         def step() -> tuple[Outcome, Callable[[], None] | None]:
             outcome = self._reconciler.step(inputs, now)
@@ -263,6 +261,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         self._next_check = outcome.next_check
         self._source.send(outcome.messages)
         return outcome, save
+
+    def _has_work(self, inputs: Inputs, now: float) -> bool:
+        """Whether a step is due: something is new, a check is due, or bridges or switches have changed."""
+        check_due = self._next_check is not None and now >= self._next_check
+        news = inputs.received or inputs.acks or inputs.resync
+        return bool(news) or check_due or _without_news(inputs) != self._last_inputs
 
     def _inputs(self, now: float) -> Inputs:
         """The inputs of the next step; what is new is in them once."""
@@ -393,3 +397,8 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             "packet_ins": sum(session.channel.packets_in for session in self.sessions.values()),
             **self._reconciler.status(),
         }
+
+
+def _without_news(inputs: Inputs) -> Inputs:
+    """`inputs` without what is in them once: the present state of bridges and switches."""
+    return replace(inputs, received=(), acks=(), resync=False)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.objects import PodKey
-from romana_ovs.policy.namespace_limit import rows_of
+from romana_ovs.policy.row_limit import rows_of
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodePermissions, NodeView, ServerGroup
 
 MAX_ROWS_OF_NAMESPACE = 2000

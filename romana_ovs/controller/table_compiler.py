@@ -167,11 +167,11 @@ class TableCompiler:
         if failed or program.failures:
             # The next round tries again, even if nothing is new.
             node.permissions, node.program = Derived(), Derived()
-        if permissions.over.keys() - self._over_limit.get(name, {}).keys():
+        if permissions.over_limit.keys() - self._over_limit.get(name, {}).keys():
             LOG.warning(
-                "node %s: more than namespace_flows for %s: what is beyond is left out", name, [*permissions.over]
+                "node %s: more than namespace_flows for %s: what is beyond is left out", name, [*permissions.over_limit]
             )
-        self._over_limit[name] = permissions.over
+        self._over_limit[name] = permissions.over_limit
         pod_by_address = node.pod_by_address.get((view.pods,), _pod_by_address)
         return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), pod_by_address)
 

@@ -20,7 +20,7 @@ class ClassMembers:
         self._allocator = allocator
         self._tombstones = tombstones
         self._inputs: dict[PodKey, ClassTombstone] = {}
-        self._numbers: dict[PodKey, int] = {}
+        self._identities: dict[PodKey, int] = {}
         self._pods: Counter[int] = Counter()
 
     def refine(self, rules: RuleSet, requirements: LabelRequirements) -> dict[PodKey, AddressError]:
@@ -43,11 +43,13 @@ class ClassMembers:
             self._release(pod)
         return unassigned
 
-    def renumber(self, number: int) -> None:
-        """Allocates another number for a class. Raises AddressError when none is left."""
-        for pod in self._allocator.renumber(number):
+    def renumber(self, identity: int) -> int:
+        """Gives the class with this identity another one, and returns that. Raises AddressError when none is left."""
+        replacement, pods = self._allocator.renumber(identity)
+        for pod in pods:
             if pod not in self._tombstones:
-                self._count(pod, self._allocator.identity_of(pod))
+                self._count(pod, replacement)
+        return replacement
 
     def assign(self, pod: PodKey, numbered: NumberedPod) -> None:
         """Assigns `pod` the class that fits it. Raises AddressError when its segment has no class number left."""
@@ -56,8 +58,8 @@ class ClassMembers:
         if old is not None and old != new:
             self._leave_tombstone(pod, old)
         self._inputs[pod] = new
-        number = self._allocator.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
-        self._count(pod, number)
+        identity = self._allocator.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
+        self._count(pod, identity)
 
     def forget(self, pod: PodKey) -> None:
         """Removes `pod`; unknown ones are ignored."""
@@ -70,21 +72,21 @@ class ClassMembers:
 
     def _leave_tombstone(self, pod: PodKey, inputs: ClassTombstone) -> None:
         """Leaves a tombstone when `pod` is the last of its class."""
-        number = self._numbers.get(pod)
-        if number is not None and self._pods[number] == 1:
-            self._tombstones.keep(inputs, number)
+        identity = self._identities.get(pod)
+        if identity is not None and self._pods[identity] == 1:
+            self._tombstones.keep(inputs, identity)
 
-    def _count(self, pod: PodKey, number: int) -> None:
+    def _count(self, pod: PodKey, identity: int) -> None:
         self._release(pod)
-        self._numbers[pod] = number
-        self._pods[number] += 1
+        self._identities[pod] = identity
+        self._pods[identity] += 1
 
     def _release(self, pod: PodKey) -> None:
-        number = self._numbers.pop(pod, None)
-        if number is not None:
-            self._pods[number] -= 1
-            if not self._pods[number]:
-                del self._pods[number]
+        identity = self._identities.pop(pod, None)
+        if identity is not None:
+            self._pods[identity] -= 1
+            if not self._pods[identity]:
+                del self._pods[identity]
 
     def drop_unclaimed(self) -> None:
         """Drops restored classes that neither a pod nor a tombstone has; to be called once every pod is assigned."""

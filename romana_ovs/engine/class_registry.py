@@ -124,23 +124,16 @@ class ClassRegistry:
             identity for identity in self._matches.get(namespace, {}) if self._published_in.get(identity, 0) < revision
         ]
 
-    def renumber(self, numbers: Collection[int]) -> None:
-        """Replaces these classes by ones with other numbers, step by step; replaced or deleted ones are skipped.
+    def renumber(self, identities: Collection[int]) -> None:
+        """Replaces the classes with these identities by ones with others, step by step.
+
+        Replaced or deleted ones are skipped.
 
         Raises AddressError when a segment has no class number left.
         """
-        for identity in sorted(set(numbers) & self._allocator.classes.keys() - self._replaced.keys()):
+        for identity in sorted(set(identities) & self._allocator.classes.keys() - self._replaced.keys()):
             namespace = self._classes[identity].namespace
-            matching = self._matches[namespace][identity]
-            self._members.renumber(identity)
-            replacement = next(
-                other
-                for other, info in self._allocator.classes.items()
-                if other not in self._classes
-                and info.namespace == namespace
-                and segment_of(other) == segment_of(identity)
-                and matching == _matching(info)
-            )
+            replacement = self._members.renumber(identity)
             self._replaced[identity] = (namespace, replacement)
             # Never acknowledged until `_sync_allocator` finds the new class, and sets the revision that publishes it.
             self._pending[replacement] = (namespace, math.inf)

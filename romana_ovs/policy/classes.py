@@ -140,8 +140,8 @@ class ClassAllocator:
         self._add_member(pod, labels, target)
         return target.identity
 
-    def renumber(self, class_identity: int) -> frozenset[PodKey]:
-        """Gives the class with this identity another one; returns its pods. Raises AddressError as `assign`."""
+    def renumber(self, class_identity: int) -> tuple[int, frozenset[PodKey]]:
+        """Gives the class with this identity another; returns that one and its pods. Raises AddressError as `assign`."""
         old = self._classes[class_identity]
         new = self._new(old.scope, old.matching)
         for labels, pods in old.members.items():
@@ -149,7 +149,7 @@ class ClassAllocator:
                 self._add_member(pod, labels, new)
         old.members = {}
         self._drop(old)
-        return frozenset(pod for pods in new.members.values() for pod in pods)
+        return new.identity, frozenset(pod for pods in new.members.values() for pod in pods)
 
     def forget(self, pod: PodKey) -> None:
         """Drops `pod`, and its class with the last pod. Unknown pods are ignored."""

@@ -17,9 +17,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation
 from romana_ovs.policy import groups, peers
 from romana_ovs.policy.groups import HashedAllow, PodGroups
-from romana_ovs.policy.namespace_limit import limit_rows
 from romana_ovs.policy.resolve_cache import ResolveCache
 from romana_ovs.policy.resolve_entries import AppliedPolicy, CachedProfile
+from romana_ovs.policy.row_limit import limit_rows
 from romana_ovs.policy.view import Allow, NodePermissions, NodeView, Origin, TenantAllow
 
 __all__ = ["ISOLATION", "TENANT", "ResolveCache", "resolve"]

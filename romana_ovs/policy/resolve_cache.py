@@ -17,9 +17,9 @@ from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Isolation, Settings
 from romana_ovs.policy import peers
 from romana_ovs.policy.groups import Digest, GroupSpec, HashedAllow, client_group, hashed, reuse_or_make, server_group
-from romana_ovs.policy.namespace_limit import RowCountCache
 from romana_ovs.policy.peers import TenantIds, VisibleTenants
 from romana_ovs.policy.resolve_entries import AppliedPolicy, CachedPolicy, CachedProfile, RuleDigests, Viewer
+from romana_ovs.policy.row_limit import RowCountCache
 from romana_ovs.policy.rules import NormalPolicy, Scope
 from romana_ovs.policy.selection import (
     PolicyEffect,

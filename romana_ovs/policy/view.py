@@ -200,8 +200,8 @@ class NodePermissions:
 
     `tenancy` None: tenants are not separated (isolation none). `tenantless` are identity blocks of pods without tenant,
     which communicate with their own node only (their client group, if any, admits nothing outside either).
-    `over`: namespaces whose rules take more rows than the limit, and how many; `failed`: pods whose policies could not
-    be resolved, and why: they may neither send nor receive.
+    `over_limit`: namespaces whose rules take more rows than the limit, and how many; `failed`: pods whose policies
+    could not be resolved, and why: they may neither send nor receive.
     """
 
     members: Mapping[PodKey, Membership]
@@ -209,5 +209,5 @@ class NodePermissions:
     clients: tuple[ClientGroup, ...]
     tenancy: tuple[TenantAllow, ...] | None
     tenantless: tuple[IdentityMatch, ...] = ()
-    over: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    over_limit: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     failed: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))

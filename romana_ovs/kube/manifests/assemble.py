@@ -39,9 +39,8 @@ V = TypeVar("V")
 class AssemblyInput:
     """The valid objects, the fallbacks of invalid policies, and the number of nodes if nothing names a node.
 
-    `earlier_nodes` are the nodes of earlier readings without Node objects.
-    `node_by_port` is the node of each pod's port, where that is not the node that the pod was placed on. With
-    `pod_uids` every pod has a UID.
+    `implied_nodes` are the nodes of earlier readings, while there are no Node objects. `node_by_port` is the node of
+    each pod's port, where that is not the node that the pod was placed on. With `pod_uids` every pod has a UID.
     """
 
     objects: tuple[DecodedObject, ...]
@@ -49,7 +48,7 @@ class AssemblyInput:
     nodes: int
     node_by_port: Mapping[PodKey, str] = field(default_factory=lambda: MappingProxyType({}))
     pod_uids: PodUids | None = None
-    earlier_nodes: frozenset[str] = frozenset()
+    implied_nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ def assemble(inputs: AssemblyInput, before: Cluster) -> Assembled:
     identified = inputs.pod_uids.assign(collector.pods) if inputs.pod_uids is not None else collector.pods
     # A node that pods name only later may have no switch: nothing else is placed there.
     pods = _placed(
-        identified, sorted(nodes.keys() & inputs.earlier_nodes) or sorted(nodes), before, inputs.node_by_port
+        identified, sorted(nodes.keys() & inputs.implied_nodes) or sorted(nodes), before, inputs.node_by_port
     )
     problems = quota_problems + collector.problems + _pods_on_missing_nodes(pods, nodes, collector.locations)
     named = {pod.namespace for pod in pods.values()} | {policy.namespace for policy in policies}
@@ -130,10 +129,10 @@ def _nodes(inputs: AssemblyInput) -> dict[str, Node]:
     declared = {item.value.name: item.value for item in inputs.objects if isinstance(item.value, Node)}
     if declared:
         return declared
-    made_up = {f"node{number + 1}" for number in range(inputs.nodes)}
+    default_names = {f"node{number + 1}" for number in range(inputs.nodes)}
     named = named_nodes(inputs.objects)
-    names = made_up if named <= made_up else named
-    return {name: Node(name) for name in sorted(names | inputs.earlier_nodes)}
+    names = default_names if named <= default_names else named
+    return {name: Node(name) for name in sorted(names | inputs.implied_nodes)}
 
 
 def named_nodes(objects: Iterable[DecodedObject]) -> set[str]:

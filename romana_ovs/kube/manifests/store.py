@@ -33,10 +33,10 @@ class _Accepted:
 
 
 @dataclass(slots=True)
-class _Selection:
-    """The accepted objects of one reading of the folder."""
+class _AcceptedObjects:
+    """The accepted version of every object of one reading of the folder, and what else it has."""
 
-    accepted: dict[ObjectId, _Accepted] = field(default_factory=dict)
+    versions: dict[ObjectId, _Accepted] = field(default_factory=dict)
     fallbacks: list[Policy] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     kept: list[ObjectId] = field(default_factory=list)
@@ -58,7 +58,7 @@ class ManifestStore:
         self.default_nodes = default_nodes
         self._accepted: dict[ObjectId, _Accepted] = {}
         self._cluster = Cluster(settings=settings)
-        self._undeclared_nodes: frozenset[str] = frozenset()
+        self._implied_nodes: frozenset[str] = frozenset()
 
     def apply(
         self, content: FolderContent, *, nodes: int | None = None, node_by_port: Mapping[PodKey, str] | None = None
@@ -69,26 +69,26 @@ class ManifestStore:
         `node_by_port` has for them. Raises InputError, without any change, when `nodes` is given and the folder has
         Node objects, or pods that name other nodes.
         """
-        selection = self._select(content)
-        objects = tuple(entry.item for entry in selection.accepted.values())
+        accepted = self._choose_versions(content)
+        objects = tuple(entry.item for entry in accepted.versions.values())
         if nodes is not None:
             _check_node_count(objects, nodes, content.folder)
         parts = AssemblyInput(
             objects=objects,
-            fallbacks=tuple(selection.fallbacks),
+            fallbacks=tuple(accepted.fallbacks),
             nodes=self.default_nodes if nodes is None else nodes,
             node_by_port=node_by_port or {},
             pod_uids=self._pod_uids,
-            earlier_nodes=self._undeclared_nodes,
+            implied_nodes=self._implied_nodes,
         )
         built = assemble(parts, self._cluster)
-        self._accepted, self._cluster = selection.accepted, built.cluster
+        self._accepted, self._cluster = accepted.versions, built.cluster
         declared = any(isinstance(item.value, Node) for item in objects)
-        self._undeclared_nodes = frozenset() if declared else frozenset(built.cluster.nodes)
+        self._implied_nodes = frozenset() if declared else frozenset(built.cluster.nodes)
         return ClusterSnapshot(
             cluster=built.cluster,
-            problems=tuple(dict.fromkeys([*selection.problems, *built.problems])),
-            kept=tuple(sorted(selection.kept)),
+            problems=tuple(dict.fromkeys([*accepted.problems, *built.problems])),
+            kept=tuple(sorted(accepted.kept)),
             ignored=tuple(dict.fromkeys(kind for file in content.files for kind in file.ignored)),
             locations=built.locations,
             objects=objects,
@@ -102,21 +102,21 @@ class ManifestStore:
             ),
         )
 
-    def _select(self, content: FolderContent) -> _Selection:
-        selection = _Selection()
+    def _choose_versions(self, content: FolderContent) -> _AcceptedObjects:
+        accepted = _AcceptedObjects()
         by_id: dict[ObjectId, list[_Accepted]] = defaultdict(list)
         for file in content.files:
-            selection.problems += file.problems
+            accepted.problems += file.problems
             for item in file.objects:
                 if item.id is not None:
                     by_id[item.id].append(_Accepted(item, file.name))
         for key, candidates in by_id.items():
-            self._accept(key, candidates, selection)
+            self._accept(key, candidates, accepted)
         for file in content.files:
-            self._keep_missing(file, by_id, selection)
-        return selection
+            self._keep_missing(file, by_id, accepted)
+        return accepted
 
-    def _accept(self, key: ObjectId, candidates: list[_Accepted], selection: _Selection) -> None:
+    def _accept(self, key: ObjectId, candidates: list[_Accepted], accepted: _AcceptedObjects) -> None:
         """Choose among several manifests of one object.
 
         The one in the same file as before, else the first one with what an API server sets, else the first.
@@ -128,38 +128,38 @@ class ManifestStore:
         item = chosen.item
         for other in candidates:
             if other is not chosen and (reason := _conflict(other.item, item)):
-                selection.problems.append(other.item.location.problem("metadata.name", reason))
+                accepted.problems.append(other.item.location.problem("metadata.name", reason))
         if item.value is not None:
             same = before is not None and before.item.value == item.value
             kept = replace(item, value=before.item.value) if before is not None and same else item
-            selection.accepted[key] = _Accepted(kept, chosen.file)
+            accepted.versions[key] = _Accepted(kept, chosen.file)
         elif before is not None:
-            selection.accepted[key] = _Accepted(before.item, chosen.file)
-            selection.kept.append(key)
+            accepted.versions[key] = _Accepted(before.item, chosen.file)
+            accepted.kept.append(key)
         elif item.fallback is not None:
-            selection.fallbacks.append(item.fallback)
+            accepted.fallbacks.append(item.fallback)
 
     def _keep_missing(
-        self, file: FileContent, by_id: Mapping[ObjectId, list[_Accepted]], selection: _Selection
+        self, file: FileContent, by_id: Mapping[ObjectId, list[_Accepted]], accepted: _AcceptedObjects
     ) -> None:
-        """Keep the objects of `file` when it cannot be read, or has a nameless object that may be an edit of one.
+        """Keep the objects of `file` that were not read, and that it may still have.
 
-        An unreadable `file` may be a sub-folder: then those of the files below it are kept.
+        An object without a name may be an edit of one of them. When there is none, its policy's fallback counts.
         """
         nameless = [item for item in file.objects if item.id is None]
         if file.readable and not nameless:
             return
-        below = "" if file.readable else f"{file.name}/"
-        missing = [
-            key
-            for key, entry in self._accepted.items()
-            if (entry.file == file.name or (below and entry.file.startswith(below))) and key not in by_id
-        ]
+        missing = [key for key, entry in self._accepted.items() if key not in by_id and _may_hold(file, entry)]
         for key in missing:
-            selection.accepted[key] = self._accepted[key]
-            selection.kept.append(key)
+            accepted.versions[key] = self._accepted[key]
+            accepted.kept.append(key)
         if not missing:
-            selection.fallbacks += [item.fallback for item in nameless if item.fallback is not None]
+            accepted.fallbacks += [item.fallback for item in nameless if item.fallback is not None]
+
+
+def _may_hold(file: FileContent, entry: _Accepted) -> bool:
+    """Whether `entry` belongs to `file`, or to a file below it: an unreadable file may be a sub-folder."""
+    return entry.file == file.name or (not file.readable and entry.file.startswith(f"{file.name}/"))
 
 
 def _check_node_count(objects: tuple[DecodedObject, ...], nodes: int, folder: str) -> None:
@@ -180,6 +180,6 @@ def _is_served(item: DecodedObject) -> bool:
 
 
 def _conflict(item: DecodedObject, accepted: DecodedObject) -> str:
-    """Why `item` cannot stand beside another manifest of the same object; empty when both say the same."""
+    """Why `item` is not accepted beside another manifest of the same object; empty when both are equal."""
     field = first_difference(accepted.source, item.source)
     return f"the same object stands in {accepted.location}, with another {field}" if field is not None else ""

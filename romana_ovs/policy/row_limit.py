@@ -59,13 +59,13 @@ def _port_rows(ports: PortRange) -> int:
     return 2 * max(1, 2 * (bits - 1))
 
 
-def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) -> NodePermissions:
-    """`permissions` with at most `most` rows (0: any number) for the rules of each namespace.
+def limit_rows(permissions: NodePermissions, max_rows: int, cache: RowCountCache) -> NodePermissions:
+    """`permissions` with at most `max_rows` rows (0: any number) for the rules of each namespace.
 
-    `over` has the namespaces above the limit, with their number of rows. Their rules are left out of the groups that
-    have the most of their rows; among equal ones, the group number decides.
+    Its `over_limit` has the namespaces above the limit, with their number of rows. Their rules are left out of the
+    groups that have the most of their rows; among equal ones, the group number decides.
     """
-    if not most:
+    if not max_rows:
         return permissions
     groups: tuple[Group, ...] = (*permissions.servers, *permissions.clients)
     counts_of = cache.update({(type(group), group.number): group for group in groups}, rows_by_namespace)
@@ -74,12 +74,12 @@ def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) ->
     for _, counts in counted:
         for namespace, rows in counts.items():
             totals[namespace] = totals.get(namespace, 0) + rows
-    over = {namespace: rows for namespace, rows in sorted(totals.items()) if namespace and rows > most}
-    if not over:
+    over_limit = {namespace: rows for namespace, rows in sorted(totals.items()) if namespace and rows > max_rows}
+    if not over_limit:
         return permissions
     without: dict[int, set[str]] = {}
-    for namespace in over:
-        left = most
+    for namespace in over_limit:
+        left = max_rows
         for group, counts in sorted(counted, key=lambda each: (each[1].get(namespace, 0), each[0].number)):
             left -= counts.get(namespace, 0)
             if left < 0 and namespace in counts:
@@ -88,7 +88,7 @@ def limit_rows(permissions: NodePermissions, most: int, cache: RowCountCache) ->
         permissions,
         servers=tuple(_without(group, without.get(id(group))) for group in permissions.servers),
         clients=tuple(_without(group, without.get(id(group))) for group in permissions.clients),
-        over=MappingProxyType(over),
+        over_limit=MappingProxyType(over_limit),
     )
 
 
