@@ -133,8 +133,8 @@ class Allocator:
         number = self._host_numbers.allocate(self.plan.hosts, self._free_gateway)
         if number is None:
             raise AddressError(
-                f"node {node} gets no host number: all 2**{self.plan.node_bits} = {self.plan.hosts} (host_bits "
-                f"{self.plan.node_bits}) are in use"
+                f"node {node} gets no host number: all 2**{self.plan.host_bits} = {self.plan.hosts} (host_bits "
+                f"{self.plan.host_bits}) are in use"
             )
         self._hosts[node] = number
         self._frozen_hosts = None
@@ -226,7 +226,7 @@ class Allocator:
         plan = self.plan
         return {
             "format": FORMAT,
-            "plan": [str(plan.network), plan.segment_bits, plan.node_bits, plan.endpoint_bits],
+            "plan": [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits],
             "freed": self.freed,
             "shares": [[*key, host, share.to_json()] for (key, host), share in sorted(self._shares.items())],
             "blocked": sorted(self._reserved),
@@ -242,7 +242,7 @@ class Allocator:
         try:
             if data["format"] != FORMAT:
                 raise InputError.because(f"{data['format']} was expected to be {FORMAT}", field="addresses.format")
-            written = [str(plan.network), plan.segment_bits, plan.node_bits, plan.endpoint_bits]
+            written = [str(plan.network), plan.segment_bits, plan.host_bits, plan.endpoint_bits]
             if data["plan"] != written:
                 raise AddressError(
                     f"the state was written for the plan {_plan_text(data['plan'])}, "
@@ -308,7 +308,7 @@ class Allocator:
         """The address of a position in a share: the segment's indexes one after the other."""
         plan = self.plan
         index = self._segments.indexes(segment)[position >> plan.endpoint_bits]
-        offset = (index << plan.node_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
+        offset = (index << plan.host_bits | host) << plan.endpoint_bits | position & plan.endpoints - 1
         return int(plan.network.network_address) + offset
 
     def _position(self, segment: SegmentKey, place: AddressParts) -> int:

@@ -50,7 +50,7 @@ class FreeBlocks:
 
     def blocks(self) -> list[Block]:
         """The free blocks in order."""
-        base, bits = int(self._plan.network.network_address), self._plan.node_bits + self._plan.endpoint_bits
+        base, bits = int(self._plan.network.network_address), self._plan.host_bits + self._plan.endpoint_bits
         return [Block(int(cidr.network_address) - base >> bits, cidr.num_addresses >> bits) for cidr in self._free]
 
     def take(self, size: int) -> Block | None:

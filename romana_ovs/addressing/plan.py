@@ -37,25 +37,25 @@ class AddressParts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AddressPlan:
-    """The network and the widths of the three fields, in bits. `node_bits` is the setting `host_bits`.
+    """The network and the widths of the three fields, in bits.
 
     Raises AddressError, with the arithmetic, when the widths do not add up to what the network's prefix leaves.
     """
 
     network: IPv4Network
     segment_bits: int
-    node_bits: int
+    host_bits: int
     endpoint_bits: int
 
     def __post_init__(self) -> None:
-        widths = f"segment_bits {self.segment_bits} + host_bits {self.node_bits} + endpoint_bits {self.endpoint_bits}"
-        for name, bits in (("segment_bits", self.segment_bits), ("host_bits", self.node_bits)):
+        widths = f"segment_bits {self.segment_bits} + host_bits {self.host_bits} + endpoint_bits {self.endpoint_bits}"
+        for name, bits in (("segment_bits", self.segment_bits), ("host_bits", self.host_bits)):
             if not 1 <= bits <= LARGEST_FIELD:
                 raise AddressError(f"{name} is {bits}; it must be from 1 to {LARGEST_FIELD}")
         if self.endpoint_bits < SMALLEST_ENDPOINT_FIELD:
             raise AddressError(f"endpoint_bits is {self.endpoint_bits}; it must be at least {SMALLEST_ENDPOINT_FIELD}")
         left = 32 - self.network.prefixlen
-        total = self.segment_bits + self.node_bits + self.endpoint_bits
+        total = self.segment_bits + self.host_bits + self.endpoint_bits
         if total != left:
             given = f"network {self.network} leaves 32 - {self.network.prefixlen} = {left} bits"
             raise AddressError(f"{given}, but {widths} = {total}")
@@ -87,7 +87,7 @@ class AddressPlan:
     @property
     def hosts(self) -> int:
         """The number of host numbers, from 0."""
-        return 1 << self.node_bits
+        return 1 << self.host_bits
 
     @property
     def endpoints(self) -> int:
@@ -122,7 +122,7 @@ class AddressPlan:
             return None
         value = int(address)
         return AddressParts(
-            value >> self.endpoint_bits + self.node_bits & self.segments - 1,
+            value >> self.endpoint_bits + self.host_bits & self.segments - 1,
             value >> self.endpoint_bits & self.hosts - 1,
             value & self.endpoints - 1,
         )
@@ -166,5 +166,5 @@ class AddressPlan:
         return ":".join(text[at : at + 2] for at in range(0, 12, 2))
 
     def _value(self, segment: int, host: int, endpoint: int) -> int:
-        numbers = (segment << self.node_bits | host) << self.endpoint_bits | endpoint
+        numbers = (segment << self.host_bits | host) << self.endpoint_bits | endpoint
         return int(self.network.network_address) | numbers

@@ -74,7 +74,7 @@ def as_json(usage: Usage, problems: Iterable[Problem]) -> dict[str, Any]:
         "plan": {
             "network": str(plan.network),
             "segment_bits": plan.segment_bits,
-            "host_bits": plan.node_bits,
+            "host_bits": plan.host_bits,
             "endpoint_bits": plan.endpoint_bits,
             "node_addresses": str(plan.node_addresses()),
         },
@@ -93,7 +93,7 @@ def as_text(usage: Usage) -> Iterator[str]:
     """Lines of text, at most 80 columns wide."""
     plan = usage.plan
     yield from _wrapped(
-        f"{plan.network} = {plan.segment_bits} segment bits, {plan.node_bits} host bits, {plan.endpoint_bits} endpoint "
+        f"{plan.network} = {plan.segment_bits} segment bits, {plan.host_bits} host bits, {plan.endpoint_bits} endpoint "
         f"bits; {plan.node_addresses()} is for the nodes themselves."
     )
     for tenant in usage.tenants:

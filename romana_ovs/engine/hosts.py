@@ -74,7 +74,7 @@ class HostNumbers:
         number = self._numbers.allocate(self._plan.hosts, usable)
         if number is None:
             raise AddressError(
-                f"node {node} gets no host number: all 2**{self._plan.node_bits} = {self._plan.hosts} (host_bits "
-                f"{self._plan.node_bits}) are in use"
+                f"node {node} gets no host number: all 2**{self._plan.host_bits} = {self._plan.hosts} (host_bits "
+                f"{self._plan.host_bits}) are in use"
             )
         return number

@@ -370,4 +370,4 @@ def _add(counter: Counter[Key], key: Key, sign: int) -> None:
 
 
 def _plan_text(plan: AddressPlan) -> str:
-    return f"{plan.network} = {plan.segment_bits} segment, {plan.node_bits} host, {plan.endpoint_bits} endpoint bits"
+    return f"{plan.network} = {plan.segment_bits} segment, {plan.host_bits} host, {plan.endpoint_bits} endpoint bits"

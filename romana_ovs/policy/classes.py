@@ -141,7 +141,7 @@ class ClassAllocator:
         return target.identity
 
     def renumber(self, class_identity: int) -> tuple[int, frozenset[PodKey]]:
-        """Gives the class with this identity another; returns that one and its pods. Raises AddressError as `assign`."""
+        """Gives the class another identity; returns that, and its pods. Raises AddressError as `assign`."""
         old = self._classes[class_identity]
         new = self._new(old.scope, old.matching)
         for labels, pods in old.members.items():

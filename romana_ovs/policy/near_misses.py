@@ -112,7 +112,7 @@ class _DirectionCheck:
     def policies_not_selecting(self) -> Iterator[NearMiss]:
         """The rules that match, of policies whose selectors miss the local pod by one requirement.
 
-        Not rules with neither peers nor ports: they match everything, so they tell nothing of this connection.
+        Not rules with neither peers nor ports: they match everything, so none of them is about this connection.
         """
         if self.local.pod is None:
             return
@@ -154,32 +154,32 @@ class _DirectionCheck:
             and any(peer.pods is not None and peer.pods.matches(pod.labels) for peer in rule.peers)
         )
 
-    def _peer_difference(self, policy: Policy, peer: PolicyPeer) -> str:
-        """Why the other end is not this peer."""
-        other, cluster = self.peer, self.reference.cluster
-        if peer.ip_block is not None:
-            if other.address is None:
-                return f"the address of {other.name} is not known"
-            excepted = next((cidr for cidr in peer.ip_block.excepts if other.address in cidr), None)
-            if excepted is not None and not ip_block_contains(peer.ip_block, other.address):
-                return f"{other.address} is in its except {excepted}"
-            return f"{other.address} is not in {peer.ip_block.cidr}"
-        if peer.pods is None and peer.namespaces is None:
+    def _peer_difference(self, policy: Policy, rule_peer: PolicyPeer) -> str:
+        """Why the peer of this connection is not the `rule_peer`."""
+        peer, cluster = self.peer, self.reference.cluster
+        if rule_peer.ip_block is not None:
+            if peer.address is None:
+                return f"the address of {peer.name} is not known"
+            excepted = next((cidr for cidr in rule_peer.ip_block.excepts if peer.address in cidr), None)
+            if excepted is not None and not ip_block_contains(rule_peer.ip_block, peer.address):
+                return f"{peer.address} is in its except {excepted}"
+            return f"{peer.address} is not in {rule_peer.ip_block.cidr}"
+        if rule_peer.pods is None and rule_peer.namespaces is None:
             return "it matches nothing"
-        if other.pod is None:
-            return f"{other.name} is no pod, and selectors match pods only"
-        namespace = other.pod.namespace
+        if peer.pod is None:
+            return f"{peer.name} is no pod, and selectors match pods only"
+        namespace = peer.pod.namespace
         reasons = []
         if isinstance(policy, RomanaPolicy):
             tenant = cluster.tenant_of_policy(policy)
-            reasons += [] if tenant == other.segment.tenant else [f"{other.name} is not of tenant {tenant}"]
-        elif peer.namespaces is None and namespace != policy.namespace:
+            reasons += [] if tenant == peer.segment.tenant else [f"{peer.name} is not of tenant {tenant}"]
+        elif rule_peer.namespaces is None and namespace != policy.namespace:
             reasons.append(f"without namespaceSelector it means pods of namespace {policy.namespace}")
-        elif peer.namespaces is not None:
-            differences = list(label_differences(peer.namespaces, cluster.namespace_labels(namespace)))
+        elif rule_peer.namespaces is not None:
+            differences = list(label_differences(rule_peer.namespaces, cluster.namespace_labels(namespace)))
             reasons += [f"of namespace {namespace} {joined(differences)}"] if differences else []
-        if peer.pods is not None and (differences := list(label_differences(peer.pods, other.pod.labels))):
-            reasons.append(f"of {other.name} {joined(differences)}")
+        if rule_peer.pods is not None and (differences := list(label_differences(rule_peer.pods, peer.pod.labels))):
+            reasons.append(f"of {peer.name} {joined(differences)}")
         return ", and ".join(reasons)
 
 

@@ -39,7 +39,7 @@ def allocation_object(published: Published, *, limit: int | None = MAX_OBJECT_BY
         "plan": {
             "network": str(plan.network),
             "segmentBits": plan.segment_bits,
-            "hostBits": plan.node_bits,
+            "hostBits": plan.host_bits,
             "endpointBits": plan.endpoint_bits,
         },
         "tenants": _tenants(published),

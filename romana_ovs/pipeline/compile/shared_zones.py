@@ -57,7 +57,7 @@ def shared_zones(plan: AddressPlan, host: int, foreign: tuple[IPv4Address, ...])
 
 def _by_segment(plan: AddressPlan, host: int, match: tuple[Condition, ...], address_field: str) -> tuple[Flow, ...]:
     """The zone of the segment in `address_field`, as `ZoneBlocks.index` computes it."""
-    blocks, low = ZoneBlocks.of(plan), plan.node_bits + plan.endpoint_bits
+    blocks, low = ZoneBlocks.of(plan), plan.host_bits + plan.endpoint_bits
     base = load(ZONE, zone(host, 0))
 
     def moved(first: int, end: int) -> tuple[Action, ...]:
