@@ -1,4 +1,4 @@
-"""EDGE: the file that numbers survive a restart in.
+"""Keeps numbers in a file, in which they survive a restart.
 
 A file is one line of heading (format, version, length and SHA-256 of what follows) and one JSON object. It is
 written beside the old one, made durable, and put in its place; the old one stays as `NAME.previous`. So whatever a
@@ -61,14 +61,14 @@ class StateFile:
                 continue
             except OSError as error:
                 raise InputError.because(f"the state cannot be read: {error.strerror}", file=str(path)) from error
-            found = _body(data)
-            if isinstance(found, dict):
+            state = _body(data)
+            if isinstance(state, dict):
                 self._whole = path is self.path
                 if not self._whole:
                     why = f"is damaged ({reasons[0]})" if reasons[0] else "is missing"
                     LOG.warning("state file %s %s: going on with the one before, %s", self.path, why, path)
-                return found
-            reasons.append(found)
+                return state
+            reasons.append(state)
         if not any(reasons):
             return None
         main, spare = (reason or "missing" for reason in reasons)
@@ -135,8 +135,8 @@ def _body(data: bytes) -> dict[str, Any] | str:
         return f"{len(body)} bytes of {heading.get('length')}"
     if heading.get("sha256") != hashlib.sha256(body).hexdigest():
         return "its checksum does not match"
-    found = json.loads(body)
-    return found if isinstance(found, dict) else "it holds no object"
+    state = json.loads(body)
+    return state if isinstance(state, dict) else "it holds no object"
 
 
 def _make_durable(folder: Path) -> None:

@@ -64,58 +64,60 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What is given: each tenant's runs, each segment's indexes, each node's number, endpoints, and node addresses."""
+class AllocatedNumbers:
+    """Each tenant's blocks, each segment's indexes, each node's host number, all endpoints, and nodes' addresses."""
 
     plan: AddressPlan
-    runs: Mapping[str, tuple[Block, ...]]
+    blocks: Mapping[str, tuple[Block, ...]]
     indexes: Mapping[SegmentKey, tuple[int, ...]]
     hosts: Mapping[str, int]
     endpoints: Collection[Endpoint]
     reserved: frozenset[IPv4Address] = frozenset()
 
 
-def usage_of(given: Given) -> Usage:
+def usage_of(allocated: AllocatedNumbers) -> Usage:
     """The use of the plan: tenants and tiers by name, nodes by number, foreign endpoints by pod."""
-    plan, hosts = given.plan, given.hosts
-    taken = _taken(given)
-    used = Counter(end.segment for end in given.endpoints if end.segment is not None)
-    owned = sum(run.size for runs in given.runs.values() for run in runs)
-    on_node = Counter(end.node for end in given.endpoints)
+    plan, hosts = allocated.plan, allocated.hosts
+    taken = _taken(allocated)
+    used = Counter(end.segment for end in allocated.endpoints if end.segment is not None)
+    owned = sum(block.size for blocks in allocated.blocks.values() for block in blocks)
+    on_node = Counter(end.node for end in allocated.endpoints)
     return Usage(
         plan=plan,
-        tenants=tuple(_tenant(tenant, given, taken, used) for tenant in sorted(given.runs)),
+        tenants=tuple(_tenant(tenant, allocated, taken, used) for tenant in sorted(allocated.blocks)),
         nodes=tuple(
             NodeUse(node, number, plan.gateway(number), on_node[node])
             for node, number in sorted(hosts.items(), key=lambda item: item[1])
         ),
-        foreign=tuple(sorted((end for end in given.endpoints if end.foreign), key=lambda end: end.pod)),
+        foreign=tuple(sorted((end for end in allocated.endpoints if end.foreign), key=lambda end: end.pod)),
         indexes_left=plan.segments - 1 - owned,
         hosts_left=plan.hosts - len(hosts),
     )
 
 
-def _taken(given: Given) -> Counter[int]:
-    """By segment index: addresses on the nodes there are that no pod can be given any more."""
-    plan = given.plan
-    hosts = set(given.hosts.values())
-    addresses = {end.address for end in given.endpoints} | given.reserved | {plan.network.broadcast_address}
+def _taken(allocated: AllocatedNumbers) -> Counter[int]:
+    """By segment index: addresses on the nodes there are that no pod can get any more."""
+    plan = allocated.plan
+    hosts = set(allocated.hosts.values())
+    addresses = {end.address for end in allocated.endpoints} | allocated.reserved | {plan.network.broadcast_address}
     places = (plan.split(address) for address in addresses)
     return Counter(place.segment for place in places if place is not None and place.host in hosts)
 
 
-def _tenant(tenant: str, given: Given, taken: Mapping[int, int], used: Mapping[SegmentKey, int]) -> TenantUse:
-    plan, runs = given.plan, given.runs[tenant]
-    share = len(given.hosts) << plan.endpoint_bits
+def _tenant(
+    tenant: str, allocated: AllocatedNumbers, taken: Mapping[int, int], used: Mapping[SegmentKey, int]
+) -> TenantUse:
+    plan, blocks = allocated.plan, allocated.blocks[tenant]
+    share = len(allocated.hosts) << plan.endpoint_bits
     segments = []
-    for key, indexes in sorted(given.indexes.items()):
+    for key, indexes in sorted(allocated.indexes.items()):
         if key.tenant == tenant:
             left = sum(share - taken[index] for index in indexes)
             segments.append(SegmentUse(key.tier, indexes[0], indexes, _merged(plan, indexes), used[key], left))
-    indexes = tuple(index for run in runs for index in run.indexes)
+    indexes = tuple(index for block in blocks for index in block.indexes)
     return TenantUse(
         tenant=tenant,
-        ranges=tuple(plan.block_cidr(block.base, block.size) for block in runs),
+        ranges=tuple(plan.block_cidr(block.base, block.size) for block in blocks),
         indexes=indexes,
         spare=len(indexes) - sum(len(segment.indexes) for segment in segments),
         segments=tuple(segments),

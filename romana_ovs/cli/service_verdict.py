@@ -113,11 +113,13 @@ def decide_service(
     if target.port is None:
         reason = f"{start}dropped: {target.subject} has no port {port}; its ports: {ports_text(service)}."
         return ServiceOutcome(target, reason)
-    found = backends(service, target.port, services.endpoints, cluster=reference.cluster, addresses=reference.addresses)
-    without_port = tuple(backend for backend in found if backend.port is None)
+    all_backends = backends(
+        service, target.port, services.endpoints, cluster=reference.cluster, addresses=reference.addresses
+    )
+    without_port = tuple(backend for backend in all_backends if backend.port is None)
     outcomes = tuple(
         (backend, Outcome.of(reference, Connection(source, backend.end, backend.port)))
-        for backend in found
+        for backend in all_backends
         if backend.port is not None
     )
     if not outcomes:

@@ -57,19 +57,19 @@ def unrendered_sources(path: Path, problems: Iterable[Problem], *, recursive: bo
     for problem in problems:
         if problem.file:
             faults.setdefault(problem.file, []).append(problem)
-    found: list[Problem] = []
+    sources: list[Problem] = []
     for one in sorted(folders) if path.is_dir() else ():
-        found += _kustomization(one, folder, faults, recursive=recursive)
+        sources += _kustomization(one, folder, faults, recursive=recursive)
     for chart in sorted(charts) if path.is_dir() else ():
         reason = f"is a Helm chart, whose templates are not rendered; render it first: {_helm(chart)}"
         place = (chart / CHART).relative_to(folder) if chart.is_relative_to(folder) else Path(CHART)
-        found.append(Problem(reason, file=place.as_posix(), severity=Severity.WARNING))
+        sources.append(Problem(reason, file=place.as_posix(), severity=Severity.WARNING))
     for name in sorted(faults):
         file = path if path.is_file() else folder / name
         owner = next((chart for chart in charts if file.is_relative_to(chart)), None)
         if owner is None or path.is_file():
-            found += _not_manifests(file, faults[name], owner)
-    return tuple(found)
+            sources += _not_manifests(file, faults[name], owner)
+    return tuple(sources)
 
 
 def _chart_of(folder: Path) -> Path | None:

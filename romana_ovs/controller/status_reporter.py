@@ -179,7 +179,7 @@ def usage_of_published(published: Published, cluster: Cluster) -> Usage:
         tenants=tuple(_tenants(published, used)),
         nodes=(),
         foreign=(),
-        indexes_left=plan.segments - 1 - sum(run.size for runs in published.blocks.values() for run in runs),
+        indexes_left=plan.segments - 1 - sum(block.size for blocks in published.blocks.values() for block in blocks),
         hosts_left=plan.hosts - len(published.hosts),
     )
 
@@ -190,10 +190,10 @@ def _tenants(published: Published, used: Mapping[SegmentKey, int]) -> Iterator[T
     for key, numbers in published.indexes.items():
         use = SegmentUse(key.tier, numbers[0], numbers, _ranges(published, numbers), used.get(key, 0), 0)
         segments.setdefault(key.tenant, []).append(use)
-    for tenant, runs in published.blocks.items():
+    for tenant, blocks in published.blocks.items():
         tenant_segments = tuple(segments.get(tenant, ()))
-        indexes = tuple(index for run in runs for index in run.indexes)
-        ranges = tuple(plan.block_cidr(run.base, run.size) for run in runs)
+        indexes = tuple(index for block in blocks for index in block.indexes)
+        ranges = tuple(plan.block_cidr(block.base, block.size) for block in blocks)
         spare = len(indexes) - sum(len(segment.indexes) for segment in tenant_segments)
         yield TenantUse(tenant, ranges, indexes, spare, tenant_segments)
 

@@ -69,10 +69,10 @@ class TableCompiler:
     @property
     def over_limit(self) -> tuple[Problem, ...]:
         """One for each namespace whose policies need more flows than `namespace_flows` on some node."""
-        most: dict[str, tuple[int, str]] = {}
+        largest: dict[str, tuple[int, str]] = {}
         for node, namespaces in self._over_limit.items():
             for name, rows in namespaces.items():
-                most[name] = max(most.get(name, (0, "")), (rows, node))
+                largest[name] = max(largest.get(name, (0, "")), (rows, node))
         return tuple(
             Problem(
                 f"its policies would take about {rows} flows on node {node}, which is more than the namespace_flows "
@@ -80,7 +80,7 @@ class TableCompiler:
                 kind="Namespace",
                 name=name,
             )
-            for name, (rows, node) in sorted(most.items())
+            for name, (rows, node) in sorted(largest.items())
         )
 
     @property

@@ -33,7 +33,7 @@ from typing import Any
 from romana_ovs.addressing.node_allocator import no_host_number
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.addressing.segments import all_indexes_owned
-from romana_ovs.addressing.usage import Given, Usage, usage_of
+from romana_ovs.addressing.usage import AllocatedNumbers, Usage, usage_of
 from romana_ovs.engine.changes import changed_keys
 from romana_ovs.engine.endpoints import needs_endpoint
 from romana_ovs.engine.node_agent import PendingAck
@@ -192,7 +192,9 @@ class Engine:
         """The use of the address plan."""
         published = self.registry.published
         endpoints, reserved = tuple(self.agents.endpoints.values()), self.registry.node_addresses
-        return usage_of(Given(self.plan, published.blocks, published.indexes, published.hosts, endpoints, reserved))
+        return usage_of(
+            AllocatedNumbers(self.plan, published.blocks, published.indexes, published.hosts, endpoints, reserved)
+        )
 
     @property
     def state_version(self) -> int:

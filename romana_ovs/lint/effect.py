@@ -51,7 +51,7 @@ def redundant_policies(context: LintContext) -> Iterator[Problem]:
             continue
         if any(_content(one.policy) == _content(policy.policy) for one in others):
             continue  # a duplicate, which is a finding of its own
-        names = sorted({str(one.policy.key) for found in covering.values() for one in found})
+        names = sorted({str(one.policy.key) for policies in covering.values() for one in policies})
         select, have = ("selects", "has") if len(names) == 1 else ("select", "have")
         if any(_rules(policy.policy, direction) for direction in directions):
             yield policy.note("spec", f"changes nothing: {joined(names)} {select} its pods and {have} its rules, too")

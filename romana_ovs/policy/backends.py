@@ -63,11 +63,11 @@ def backends(
     A PortRef is a port of the backends themselves: a client of a headless Service connects to them directly.
     """
     if service.selector is not None:
-        found = {_of_pod(pod, port) for pod in selected_pods(service, cluster)}
+        behind_port = {_of_pod(pod, port) for pod in selected_pods(service, cluster)}
     else:
         own = [group for group in groups if (group.namespace, group.service) == (service.namespace, service.name)]
-        found = {one for group in own for one in _of_group(group, port, cluster, addresses)}
-    return tuple(sorted(found, key=str))
+        behind_port = {one for group in own for one in _of_group(group, port, cluster, addresses)}
+    return tuple(sorted(behind_port, key=str))
 
 
 def selected_pods(service: Service, cluster: Cluster) -> Iterator[Pod]:
@@ -75,8 +75,8 @@ def selected_pods(service: Service, cluster: Cluster) -> Iterator[Pod]:
     if service.selector is None:
         return
     for pod in cluster.pods.values():
-        runs = pod.networked or (pod.host_network and not pod.finished)
-        if pod.namespace == service.namespace and runs and service.selector.matches(pod.labels):
+        running = pod.networked or (pod.host_network and not pod.finished)
+        if pod.namespace == service.namespace and running and service.selector.matches(pod.labels):
             yield pod
 
 

@@ -204,15 +204,15 @@ class Channel:
 
     def _bundle_flows(self, diff: FlowDiff) -> None:
         self._bundle += 1
-        sent, refused = self._fill(diff)
-        # A refused message leaves the others in the bundle, so the commit waits for the answers to all of them.
-        if refused:
+        sent, rejected = self._fill(diff)
+        # A rejected message leaves the others in the bundle, so the commit waits for the answers to all of them.
+        if rejected:
             self._bundle_step(messages.DISCARD, {})
-            raise SwitchRefused(refused)
+            raise SwitchRefused(rejected)
         self._bundle_step(messages.COMMIT, sent)
 
     def _fill(self, diff: FlowDiff) -> tuple[dict[int, Flow], list[tuple[Flow | None, str]]]:
-        """Opens the bundle and adds all messages; returns the flows by xid, and the refused ones."""
+        """Opens the bundle and adds all messages; returns the flows by xid, and the rejected ones."""
         changes = diff.ordered()
         with self._exchange(len(changes) + 1) as (exchange, first):
             parts = [messages.bundle_control(self._bundle, messages.OPEN, first)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from romana_ovs.addressing.allocator import Allocator
 from romana_ovs.addressing.plan import AddressPlan
-from romana_ovs.addressing.usage import Given, TenantUse, usage_of
+from romana_ovs.addressing.usage import AllocatedNumbers, TenantUse, usage_of
 from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import PodKey
@@ -38,7 +38,7 @@ def test_left_is_how_many_more_fit_without_a_further_range(
         registry.release(PodKey(f"ns/{name}"), uid="")
     indexes = {key: registry.indexes(key) for key in registry.segments}
     ends = tuple(registry.endpoints.values())
-    usage = usage_of(Given(PLAN, registry.tenants, indexes, registry.hosts, ends, registry.reserved))
+    usage = usage_of(AllocatedNumbers(PLAN, registry.tenants, indexes, registry.hosts, ends, registry.reserved))
     for tenant in usage.tenants:
         for each in tenant.segments:
             key = SegmentKey(tenant.tenant, each.tier)

@@ -230,8 +230,8 @@ def _is_containers(value: object) -> bool:
 def _pod_field(spec: object) -> str:
     """The path of a field that operators have for the pods that they make, or empty."""
     fields = spec if isinstance(spec, dict) else {}
-    found = next((field for field in _POD_FIELDS if isinstance(fields.get(field), _POD_FIELDS[field])), "")
-    return f"spec.{found}" if found else ""
+    field_name = next((field for field in _POD_FIELDS if isinstance(fields.get(field), _POD_FIELDS[field])), "")
+    return f"spec.{field_name}" if field_name else ""
 
 
 def _container_paths(value: object, path: str, depth: int = 0) -> Iterator[str]:

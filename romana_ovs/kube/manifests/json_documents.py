@@ -51,8 +51,8 @@ def read_json(text: str) -> JsonStream:
         except (ValueError, RecursionError) as error:
             final = isinstance(error, ScalarError) or text.startswith(_COMMENTS, getattr(error, "pos", len(text)))
             return JsonStream(tuple(documents), _parse_error(error, text, start), final)
-        found = tuple(_duplicate_keys(value, duplicates, text, start, position)) if duplicates else ()
-        documents.append(Document(len(documents) + 1, value, found))
+        duplicated = tuple(_duplicate_keys(value, duplicates, text, start, position)) if duplicates else ()
+        documents.append(Document(len(documents) + 1, value, duplicated))
         position = _skip_space(text, position)
     return JsonStream(tuple(documents))
 

@@ -45,21 +45,21 @@ class Ownership:
         An owner that the folder does not have is skipped where its name says whose it is: ReplicaSets are named after
         their Deployment and the hash in the labels, Jobs after their CronJob and the time.
         """
-        found: list[ObjectId] = []
+        controllers: list[ObjectId] = []
         while ref is not None:
             key = self._named(namespace, ref) or self._maker(namespace, ref, labels)
-            if key is None or key in found:
+            if key is None or key in controllers:
                 break
-            found.append(key)
+            controllers.append(key)
             ref = self._workloads[key].controller_ref
-        return found
+        return controllers
 
     def controllers_of(self, pod: Pod, ref: ControllerRef | None) -> list[ObjectId]:
         """As `controllers`, for a pod. A pod whose owner the folder does not have belongs to a workload of another API
         group whose labels it has: such a workload may make pods by way of other objects."""
-        found = self.controllers(pod.namespace, ref, pod.labels)
-        if ref is None or found:
-            return found
+        controllers = self.controllers(pod.namespace, ref, pod.labels)
+        if ref is None or controllers:
+            return controllers
         return [key for key in self._others.get(pod.namespace, ()) if _has_labels(pod, self._workloads[key])][:1]
 
     def adopter(self, pod: Pod) -> ObjectId | None:
