@@ -176,7 +176,7 @@ class Switch:
     def __init__(self, flows: Iterable[Flow], *, conntrack: Conntrack | None = None) -> None:
         self.conntrack = conntrack or Conntrack()
         self.trace: list[Event] = []
-        self._held: dict[tuple[object, ...], list[_Context]] = {}
+        self._fragments: dict[tuple[object, ...], list[_Context]] = {}
         self.program(flows)
 
     def program(self, flows: Iterable[Flow]) -> None:
@@ -267,11 +267,11 @@ class Switch:
         if packet.nw_frag == FRAG_NO:
             return [ctx]
         key = (_zone(ctx, action), packet.nw_src, packet.nw_dst, packet.nw_proto, packet.ip_id, ctx.passes)
-        fragments = self._held.setdefault(key, [])
+        fragments = self._fragments.setdefault(key, [])
         fragments.append(_copied(ctx))
         if len({fragment.packet.nw_frag for fragment in fragments}) < 2:
             return []
-        del self._held[key]
+        del self._fragments[key]
         return sorted(fragments, key=lambda fragment: fragment.packet.nw_frag)
 
 
