@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from romana_ovs.model.addresses import network_fault
+from romana_ovs import option_values
+from romana_ovs.model.addresses import overlap_fault
 from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import InputError, Problem
-from romana_ovs.model.settings import Isolation, Settings, TenantSource
-from romana_ovs.model.syntax import key_fault, plain, shown, subdomain_fault, value_fault
+from romana_ovs.model.settings import Settings
+from romana_ovs.model.syntax import plain, shown
+from romana_ovs.option_values import AUTO
 
 if TYPE_CHECKING:
     from oslo_config.cfg import ConfigOpts
@@ -25,16 +26,6 @@ GROUP = "romana"
 FILE_NAME = "romana.conf"
 IN_CLUSTER = "in-cluster"
 """The value of `kubeconfig` that means the service account of the controller's pod."""
-AUTO = "auto"
-"""The value of `datapath` that names none."""
-MAX_BITS = 30
-"""The maximum of each of the three `..._bits`; the address plan checks their sum."""
-MAX_RATE = 1_000_000
-"""Connections or fragments a second; ten seconds' worth still fits a meter's burst size."""
-MAX_POLICY_SIZE = 10_000_000
-"""Peers and ports, or flows, of one namespace."""
-MAX_CONNECTIONS = 100_000_000
-"""Connections of one tenant on one node; no table is that large."""
 
 T = TypeVar("T")
 
@@ -107,6 +98,13 @@ OPTIONS = (
         "flows",
         "How many policy flows one node makes for the policies of one namespace; excess flows are left out; 0: no "
         "limit.",
+    ),
+    Option(
+        "service_ranges",
+        "",
+        "comma-separated CIDRs",
+        "Ranges of the cluster addresses of Services, beside those of the API server's ServiceCIDR objects. Packets to "
+        "them go to the node itself, whose kube-proxy translates them.",
     ),
     Option(
         "datapath",
@@ -205,16 +203,16 @@ def controller_options_from(conf: ConfigOpts) -> ControllerOptions:
     values, source = _values_of(conf)
     parser = _Parser(values, source)
     options = ControllerOptions(
-        manifests=parser.of("manifests", _path),
-        manifests_recursive=parser.of("manifests_recursive", _boolean),
-        nodes=parser.of("nodes", _node_count),
-        kubeconfig=parser.of("kubeconfig", _text_or_none),
-        node=parser.of("node", _node_name),
-        registry_only=parser.of("registry_only", _boolean),
-        ovsdb=parser.of("ovsdb", _remotes),
-        state_file=parser.of("state_file", _path),
-        status_socket=parser.of("status_socket", _path),
-        datapath=parser.of("datapath", _datapath),
+        manifests=parser.of("manifests", option_values.path),
+        manifests_recursive=parser.of("manifests_recursive", option_values.boolean),
+        nodes=parser.of("nodes", option_values.node_count),
+        kubeconfig=parser.of("kubeconfig", option_values.text_or_none),
+        node=parser.of("node", option_values.node_name),
+        registry_only=parser.of("registry_only", option_values.boolean),
+        ovsdb=parser.of("ovsdb", option_values.remotes),
+        state_file=parser.of("state_file", option_values.path),
+        status_socket=parser.of("status_socket", option_values.path),
+        datapath=parser.of("datapath", option_values.datapath),
     )
     parser.check(_conflict(options))
     parser.finish()
@@ -260,9 +258,15 @@ def datapath_in(path: Path) -> DatapathType | None:
     """The datapath that a configuration file names; None for `auto`. Raises InputError when it is invalid."""
     values = {name: texts[-1] for name, texts in _parsed(path).get(GROUP, {}).items()}
     parser = _Parser(values, str(path))
-    datapath = parser.of("datapath", _datapath)
+    datapath = parser.of("datapath", option_values.datapath)
     parser.finish()
     return datapath
+
+
+def kubeconfig_in(path: Path) -> str | None:
+    """The API server that a configuration file names, maybe `IN_CLUSTER`; None for none. Raises InputError."""
+    values = {name: texts[-1] for name, texts in _parsed(path).get(GROUP, {}).items()}
+    return _Parser(values, str(path)).of("kubeconfig", option_values.text_or_none)
 
 
 def _unknown_in(conf: ConfigOpts) -> Iterator[Problem]:
@@ -277,34 +281,39 @@ def _unknown(names: Iterable[str], path: Path) -> list[Problem]:
 
 
 def _settings(parser: _Parser) -> Settings:
-    source, key = parser.of("tenant_source", _tenant_source)
-    return Settings(
-        isolation=parser.of("isolation", _isolation),
+    source, key = parser.of("tenant_source", option_values.tenant_source)
+    settings = Settings(
+        isolation=parser.of("isolation", option_values.isolation),
         tenant_source=source,
         tenant_key=key,
-        shared_tenants=frozenset(parser.of("shared_tenants", _tenants)),
-        tier_labels=parser.of("tier_labels", _label_keys),
-        network=parser.of("network", _network),
-        segment_bits=parser.of("segment_bits", _bits),
-        host_bits=parser.of("host_bits", _bits),
-        endpoint_bits=parser.of("endpoint_bits", _bits),
-        new_connections=parser.of("new_connections", _rate),
-        tenant_connections=parser.of("tenant_connections", _connections),
-        fragments=parser.of("fragments", _fragments),
-        tenant_fragments=parser.of("tenant_fragments", _fragments),
-        namespace_terms=parser.of("namespace_terms", _terms),
-        namespace_flows=parser.of("namespace_flows", _flows),
+        shared_tenants=frozenset(parser.of("shared_tenants", option_values.tenants)),
+        tier_labels=parser.of("tier_labels", option_values.label_keys),
+        network=parser.of("network", option_values.network),
+        segment_bits=parser.of("segment_bits", option_values.bits),
+        host_bits=parser.of("host_bits", option_values.bits),
+        endpoint_bits=parser.of("endpoint_bits", option_values.bits),
+        new_connections=parser.of("new_connections", option_values.rate),
+        tenant_connections=parser.of("tenant_connections", option_values.connections),
+        fragments=parser.of("fragments", option_values.fragments),
+        tenant_fragments=parser.of("tenant_fragments", option_values.fragments),
+        namespace_terms=parser.of("namespace_terms", option_values.terms),
+        namespace_flows=parser.of("namespace_flows", option_values.flows),
+        service_ranges=parser.of("service_ranges", option_values.service_ranges),
     )
+    for service_range in settings.service_ranges:
+        fault = overlap_fault(settings.network, service_range)
+        parser.check(("service_ranges", fault) if fault else None)
+    return settings
 
 
 def _controller_values(parser: _Parser) -> None:
     """Check the values of the controller's options, which the file of a folder may have, too."""
-    parser.of("nodes", _node_count)
-    parser.of("node", _node_name)
-    parser.of("registry_only", _boolean)
-    parser.of("manifests_recursive", _boolean)
-    parser.of("ovsdb", _remotes)
-    parser.of("datapath", _datapath)
+    parser.of("nodes", option_values.node_count)
+    parser.of("node", option_values.node_name)
+    parser.of("registry_only", option_values.boolean)
+    parser.of("manifests_recursive", option_values.boolean)
+    parser.of("ovsdb", option_values.remotes)
+    parser.of("datapath", option_values.datapath)
 
 
 class _Parser:
@@ -367,134 +376,3 @@ def _parsed(path: Path) -> dict[str, dict[str, list[str]]]:
 
 def _field(name: str) -> str:
     return f"[{GROUP}] {name}"
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part for part in (piece.strip() for piece in text.replace("\n", ",").split(",")) if part)
-
-
-def _isolation(text: str) -> Isolation:
-    try:
-        return Isolation(text)
-    except ValueError as error:
-        raise ValueError(f"{shown(text)} is none of {', '.join(one.value for one in Isolation)}") from error
-
-
-def _datapath(text: str) -> DatapathType | None:
-    if text == AUTO:
-        return None
-    try:
-        return DatapathType(text)
-    except ValueError as error:
-        names = ", ".join([AUTO, *(one.value for one in DatapathType)])
-        raise ValueError(f"{shown(text)} is none of {names}") from error
-
-
-def _tenant_source(text: str) -> tuple[TenantSource, str]:
-    name, colon, key = (part.strip() for part in text.partition(":"))
-    try:
-        source = TenantSource(name)
-    except ValueError as error:
-        raise ValueError(f"{shown(text)} is none of namespace, namespace-label:KEY, pod-label:KEY") from error
-    if source is TenantSource.NAMESPACE:
-        if colon:
-            raise ValueError("namespace takes no label key")
-        return source, ""
-    if fault := key_fault(key) if key else f"{name} needs a label key, as in {name}:owner":
-        raise ValueError(fault)
-    return source, key
-
-
-def _tenants(text: str) -> tuple[str, ...]:
-    tenants = _list(text)
-    for tenant in tenants:
-        if fault := value_fault(tenant):
-            raise ValueError(f"tenant {shown(tenant)}: {fault}")
-    return tenants
-
-
-def _label_keys(text: str) -> tuple[str, ...]:
-    keys = _list(text)
-    for key in keys:
-        if fault := key_fault(key):
-            raise ValueError(fault)
-    if len(set(keys)) < len(keys):
-        raise ValueError("a label key is given twice")
-    return keys
-
-
-def _network(text: str) -> IPv4Network:
-    if "/" not in text:
-        raise ValueError(f"{shown(text)} is not a CIDR such as 10.0.0.0/8")
-    try:
-        network = IPv4Network(text)
-    except ValueError as error:
-        raise ValueError(f"{shown(text)} is not an IPv4 CIDR without host bits, such as 10.0.0.0/8") from error
-    if fault := network_fault(network):
-        raise ValueError(fault)
-    return network
-
-
-def _whole(text: str, low: int, high: int, unit: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
-        raise ValueError(f"{shown(text)} is not a number of {unit} from {low} to {high}")
-    return int(text)
-
-
-def _bits(text: str) -> int:
-    return _whole(text, 1, MAX_BITS, "bits")
-
-
-def _rate(text: str) -> int:
-    return _whole(text, 0, MAX_RATE, "connections a second")
-
-
-def _fragments(text: str) -> int:
-    return _whole(text, 0, MAX_RATE, "fragments a second")
-
-
-def _connections(text: str) -> int:
-    return _whole(text, 0, MAX_CONNECTIONS, "connections")
-
-
-def _terms(text: str) -> int:
-    return _whole(text, 0, MAX_POLICY_SIZE, "peers and ports")
-
-
-def _flows(text: str) -> int:
-    return _whole(text, 0, MAX_POLICY_SIZE, "flows")
-
-
-def _node_count(text: str) -> int:
-    return _whole(text, 1, 10_000, "nodes")
-
-
-def _text_or_none(text: str) -> str | None:
-    return text or None
-
-
-def _node_name(text: str) -> str | None:
-    if text and (fault := subdomain_fault(text)):
-        raise ValueError(fault)
-    return text or None
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise ValueError(f"{shown(text)} is neither yes nor no")
-    return text == "yes"
-
-
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
-
-
-def _remotes(text: str) -> tuple[str, ...]:
-    """OVSDB remotes; ovs-vswitchd(8) names the forms."""
-    remotes = _list(text)
-    if not remotes:
-        raise ValueError("has no OVSDB remote")
-    for remote in remotes:
-        if not remote.startswith(("unix:", "tcp:", "ssl:")):
-            raise ValueError(f"{shown(remote)} is no OVSDB remote such as unix:/var/run/openvswitch/db.sock")
-    return remotes

@@ -29,8 +29,8 @@ from romana_ovs_emulate.pki import Pair, make_authority, make_key, public_key, w
 from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run
 
 LOOPBACK = "127.0.0.1"
-SERVICE_RANGE = "10.96.0.0/16"
-SERVICE_ADDRESS = "10.96.0.1"
+SERVICE_RANGE = "172.30.0.0/16"
+SERVICE_ADDRESS = "172.30.0.1"
 """The cluster IP of the API server: the first address of SERVICE_RANGE."""
 ISSUER = "https://kubernetes.default.svc"
 READY_SECONDS = 60.0

@@ -10,12 +10,14 @@ import argparse
 import textwrap
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from romana_ovs.cli.common import add_strict, print_json
 from romana_ovs.cli.progress import activity
-from romana_ovs.config import ControllerOptions, settings_in
+from romana_ovs.config import IN_CLUSTER, ControllerOptions, kubeconfig_in, settings_in
+from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import InputError, Severity
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.checks import CHECKS, check_host
@@ -47,13 +49,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError.because(
             f"--ovsdb: {remote!r} is no unix socket of this host, such as unix:/run/openvswitch/db.sock"
         )
-    settings = _settings(args.config_file)
+    settings, source = _settings(args.config_file)
     # Known; the user of this command can do nothing about it.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
-    from romana_ovs.preflight.collect import read_facts  # imported here: it imports eventlet, which takes a while
+    # imported here: it imports eventlet, which takes a while
+    from romana_ovs.preflight.collect import read_cluster, read_facts
 
     with activity("checking this host"):
-        report = check_host(read_facts(remote), settings)
+        facts = replace(read_facts(remote), cluster=read_cluster(source) if source is not None else None)
+        report = check_host(facts, settings)
     if args.json:
         print_json(as_json(report))
     else:
@@ -61,10 +65,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report.at_least(Severity.INFO if args.strict else Severity.ERROR) else 0
 
 
-def _settings(path: Path | None) -> Settings:
+def _settings(path: Path | None) -> tuple[Settings, ApiSource | None]:
+    """The settings, and the API server that they name."""
     if path is None:
-        return settings_in(CONFIG_FILE) if CONFIG_FILE.is_file() else Settings()
-    return settings_in(path)
+        if not CONFIG_FILE.is_file():
+            return Settings(), None
+        path = CONFIG_FILE
+    kubeconfig = kubeconfig_in(path)
+    source = ApiSource() if kubeconfig == IN_CLUSTER else ApiSource(kubeconfig) if kubeconfig is not None else None
+    return settings_in(path), source
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping
 from itertools import count
 from typing import Any
 
+from romana_ovs.addressing.overlaps import overlaps
 from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.kubernetes import ProcessStarted
 from romana_ovs.controller.published_store import PublishedStore
@@ -36,7 +37,7 @@ from romana_ovs.kube.published import Verb, Write
 from romana_ovs.kube.snapshot import ClusterSnapshot
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.derived import Derived, keep_equal
-from romana_ovs.model.errors import Problem
+from romana_ovs.model.errors import InputError, Problem
 from romana_ovs.model.settings import Settings
 from romana_ovs.registry_types.report import Report
 
@@ -71,6 +72,9 @@ class ApiReconciler:
         self._policies = PolicyIndex()
         self._status_reporter = StatusReporter(self._cache)
         self._status_error = ""
+        self._overlaps: tuple[Problem, ...] | None = None
+        """Addresses of Services and nodes in the pods' network; None before the first computation."""
+        self._overlapping: Derived[tuple[Problem, ...]] = Derived()
         self._versions: Versions = {}
         """The versions of the policies in the last computation."""
         self._policies_digest = ""
@@ -92,7 +96,9 @@ class ApiReconciler:
         if self.registry is not None and self.registry.leads:
             registry_problems = (*self.registry.problems, *self._policies.problems)
         number_problems = dict.fromkeys((*self.published.problems, *registry_problems, *report_problems))
-        return (*map(str, (*number_problems, *self.agents.problems)), *filter(None, [self._status_error]))
+        overlap_problems = self._overlaps or ()
+        listed = (*overlap_problems, *number_problems, *self.agents.problems)
+        return (*map(str, listed), *filter(None, [self._status_error]))
 
     @property
     def _leads(self) -> bool:
@@ -197,7 +203,8 @@ class ApiReconciler:
     # What follows from it.
 
     def _compute(self, cluster: Cluster, nodes: Collection[str], now: float) -> None:
-        """Update the registry and the agents of `nodes`."""
+        """Update the registry and the agents of `nodes`. Raises InputError for an address plan that cannot begin."""
+        self._check_overlaps(cluster)
         self._versions = self._cache.policies
         self._policies_digest = self._digest.get((self._versions,), digest)
         rules = self._policies.update(cluster)
@@ -215,6 +222,19 @@ class ApiReconciler:
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = now
+
+    def _check_overlaps(self, cluster: Cluster) -> None:
+        """Refuse to begin with an address plan that overlaps Services or nodes. Raises InputError.
+
+        What overlaps later is a problem, and such a range counts as no Services' range: live pods keep their network.
+        """
+        problems = self._overlapping.get(
+            (cluster.nodes, cluster.service_cidrs, cluster.settings),
+            lambda *_: tuple(overlaps(cluster, self.agents.plan)),
+        )
+        if problems and self._overlaps is None:
+            raise InputError(*problems)
+        self._overlaps = problems
 
     def _next_computation(self, now: float) -> float | None:
         """When to compute again although nothing is new."""

@@ -205,7 +205,14 @@ class NodeAgent:
 
     def _update_endpoints(self, cluster: Cluster, pods: Mapping[PodKey, Pod], published: Published) -> EndpointChange:
         """Allocates and releases addresses."""
-        inputs = (pods, cluster.nodes, cluster.namespaces, cluster.settings, *_numbers(published))
+        inputs = (
+            pods,
+            cluster.nodes,
+            cluster.namespaces,
+            cluster.service_cidrs,
+            cluster.settings,
+            *_numbers(published),
+        )
         if not self._endpoint_inputs.replace(inputs):
             return EndpointChange.INPUTS_UNCHANGED
         old, cluster = self._cluster, replace(cluster, pods=pods)

@@ -156,7 +156,8 @@ class NodeAgents:
         `changed` are the pods that changed since the last update, if that is known.
         """
         outdated = set(self._pods.update(cluster.pods, self._agents, changed))
-        if self._inputs.replace((self.published, self.stored, cluster.nodes, cluster.namespaces, cluster.settings)):
+        of_all = (cluster.nodes, cluster.namespaces, cluster.service_cidrs, cluster.settings)
+        if self._inputs.replace((self.published, self.stored, *of_all)):
             outdated.update(self._agents)
         timed_out = frozenset(() if self.may_wait else self._needing_registry)
         outdated |= timed_out ^ self._timed_out

@@ -27,6 +27,16 @@ _KINDS_6 = (
 )
 
 
+def overlap_fault(network: IPv4Network, services: IPv4Network) -> str:
+    """The reason why pods cannot have `network` while Services have `services`, or empty when they do not overlap."""
+    if not network.overlaps(services):
+        return ""
+    return (
+        f"the Services' range {services} overlaps the pods' network {network}: one address would be both a pod's and a "
+        "Service's. Give the setting network a range that neither nodes nor Services use, such as 100.64.0.0/10"
+    )
+
+
 @lru_cache(maxsize=4096)
 def address_fault(address: IPv4Address | IPv6Address) -> str:
     """The reason why no pod or node can have `address`, as a sentence that begins with it, or empty."""

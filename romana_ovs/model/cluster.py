@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, collapse_addresses
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy, PolicyKey, RomanaPolicy
+from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.model.settings import Settings, TenantSource
 
 NO_TENANT = ""
@@ -43,6 +45,14 @@ class Cluster:
     nodes: Mapping[str, Node] = field(default_factory=_frozen)
     pods: Mapping[PodKey, Pod] = field(default_factory=_frozen)
     policies: Mapping[PolicyKey, Policy] = field(default_factory=_frozen)
+    service_cidrs: Mapping[str, ServiceCIDR] = field(default_factory=_frozen)
+    """By name; empty for a folder of manifests, whose nodes have no proxy."""
+
+    @property
+    def service_ranges(self) -> tuple[IPv4Network, ...]:
+        """The ranges of cluster addresses of Services, sorted, none inside another."""
+        given = (network for cidr in self.service_cidrs.values() for network in cidr.ranges)
+        return tuple(collapse_addresses((*self.settings.service_ranges, *given)))
 
     def with_object(self, item: Namespace | Node | Pod | Policy) -> Cluster:
         """This cluster with `item` added, or replaced by key."""

@@ -1,18 +1,26 @@
-"""Represents Services with their addresses, ports and endpoints, which offline commands resolve to pods.
+"""Represents Services with their addresses, ports and endpoints, and the ranges of their addresses.
 
-Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointSlice. The network does not translate
-addresses of Services: a proxy on each node does, before policies see the packet.
+Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointSlice, networking.k8s.io/v1 ServiceCIDR.
+The network does not translate addresses of Services: a proxy on each node does, before policies see the packet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PodKey, Protocol
 
 Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceCIDR:
+    """A ServiceCIDR: the API server gives Services cluster addresses of `ranges`. Those of IPv6 are left out."""
+
+    name: str
+    ranges: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ class Settings:
     `tenant_fragments` (a second): how many the pods of one tenant on one node may send together; 0 is without limit.
     `namespace_terms` are the peers and ports that the policies of one namespace may have, `namespace_flows` the policy
     flows that a node makes for them; 0 is without limit.
+    `service_ranges` are ranges of cluster addresses of Services beside those of ServiceCIDR objects; the host's proxy
+    translates packets to them.
     """
 
     isolation: Isolation = Isolation.TENANT
@@ -53,3 +55,4 @@ class Settings:
     tenant_fragments: int = 100
     namespace_terms: int = 10_000
     namespace_flows: int = 25_000
+    service_ranges: tuple[IPv4Network, ...] = ()

@@ -10,6 +10,8 @@ class SpoofGuard(IntEnum):
 
     DENY = 300
     """The node's own addresses, and pods' addresses that arrive from the gateway."""
+    TRANSLATED = 250
+    """Packets of local pods that return from the host, whose proxy translated a Service's address."""
     SOURCE = 200
     OUTSIDE = 100
     MISS = 0
@@ -74,6 +76,8 @@ class Compare(IntEnum):
 class L3Forward(IntEnum):
     """Destinations by prefix, and single addresses."""
 
+    SERVICE = 450
+    """Ranges of Services: no pod has such an address, whatever its status says."""
     ENDPOINT = 400
     """Single addresses of pods and of the node that are not in this node's share of the plan."""
     NETWORK = 200
@@ -164,6 +168,8 @@ class Egress(IntEnum):
     OWN_NODE = 600
     TENANTLESS = 500
     UNSELECTED = 400
+    SERVICE = 380
+    """Services: policy decides about their backends, when the packet returns from the host."""
     ALLOW = 350
     CONJUNCTION = 340
     CLAUSE = 330
@@ -206,6 +212,9 @@ class Ingress(IntEnum):
 class ConntrackCommit(IntEnum):
     """Accepted packets by whether their connection is committed."""
 
+    TRANSLATED = 600
+    """Packets of local pods that return from the host."""
+    TRANSLATED_REVALIDATION = 550
     FRAGMENT = 500
     REVALIDATION_DEFERRED = 460
     REVALIDATION = 450
@@ -216,6 +225,8 @@ class ConntrackCommit(IntEnum):
     LOOSE_FORCED = 360
     LOOSE = 350
     MIDSTREAM = 300
+    OTHER_SOURCE = 210
+    """The connection came in elsewhere before: from the pod itself or, translated, from the host."""
     COMMITTED = 200
     FORCED = 150
     METERED = 120
@@ -241,5 +252,7 @@ class Output(IntEnum):
     """Out of the bridge's ports."""
 
     REVALIDATION = 200
+    TRANSLATED = 150
+    """Replies that the host translates back."""
     OUT = 100
     MISS = 0

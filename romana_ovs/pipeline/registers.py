@@ -163,9 +163,9 @@ COMPARED = Register("compared", _reg(15), "the first of two compared values", "S
 CT_SOURCE = Register(
     "ct_source",
     Bits("ct_label", 0, 2),
-    "where the connection's first packet came in",
+    "where the connection's first packet came in; the gateway also for a local client's that returned from the host",
     "ConntrackCommit",
-    "ConntrackState",
+    "Output",
     _SIDES,
 )
 CT_DESTINATION = Register(

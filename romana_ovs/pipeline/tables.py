@@ -144,7 +144,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         "ConntrackZone",
         "Sends packets through the conntrack zone of their tenant; transit between uplinks passes unchanged.",
-        _names("eth_type", "nw_src", "nw_dst", "nw_proto", "reg0", "reg11"),
+        _names("in_port", "eth_type", "nw_src", "nw_dst", "nw_proto", "reg0", "reg11"),
         _names("tun_dst", "reg0", "reg11"),
         ("ConntrackState", "ClientServer", "Output"),
         priorities.ConntrackZone,
@@ -244,7 +244,7 @@ TABLES: tuple[Table, ...] = (
             "reg3",
             "reg13",
         ),
-        ("Output", "L3Forward"),
+        ("ConntrackCommit", "Output", "L3Forward"),
         priorities.ConntrackCommit,
     ),
     Table(
@@ -258,8 +258,8 @@ TABLES: tuple[Table, ...] = (
     Table(
         "Output",
         "Sends packets out: to another node with identity and marks in the source MAC.",
-        _names("reg0"),
-        _names("eth_src", "tun_dst"),
+        _names("ct_label", "reg0"),
+        _names("eth_dst", "eth_src", "tun_dst"),
         (),
         priorities.Output,
     ),

@@ -133,6 +133,7 @@ class NodeView:
     uplinks: tuple[Uplink, ...] = ()
     hosts: tuple[RemoteHost, ...] = ()
     foreign: tuple[ForeignRoute, ...] = ()
+    service_ranges: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

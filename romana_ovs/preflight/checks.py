@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.settings import Settings
-from romana_ovs.preflight import kernel_checks, network_checks, switch_checks
+from romana_ovs.preflight import cluster_checks, kernel_checks, network_checks, switch_checks
 from romana_ovs.preflight.facts import HostFacts, Unread, UnreadFact
 from romana_ovs.preflight.findings import Finding, LeftOut, Report
 
@@ -23,6 +23,7 @@ class Check(NamedTuple):
     kernel_only: bool = False
     tunnel_only: bool = False
     switch_only: bool = False
+    api_only: bool = False
     by_command_only: bool = False
     """The controller sees this by itself."""
 
@@ -43,6 +44,13 @@ CHECKS = (
     Check("unanswered-connections", "unanswered connections", kernel_checks.check_unanswered, kernel_only=True),
     Check("fragments", "memory for fragments", kernel_checks.check_fragments, kernel_only=True),
     Check("address-overlap", "addresses and routes", network_checks.check_overlap),
+    Check(
+        "cluster-addresses",
+        "Services and nodes",
+        cluster_checks.check_cluster_addresses,
+        api_only=True,
+        by_command_only=True,
+    ),
     Check("forwarding", "rules of a host that forwards", network_checks.check_forwarding),
     Check("reverse-path-filter", "reverse path filter", network_checks.check_reverse_path),
     Check("mtu", "MTU below tunnels", network_checks.check_mtu, tunnel_only=True),
@@ -96,6 +104,8 @@ def _why_left_out(check: Check, facts: HostFacts, *, by_controller: bool) -> str
         return "Open vSwitch cannot be asked"
     if check.kernel_only and facts.userspace:
         return "the bridge has the userspace datapath"
+    if check.api_only and facts.cluster is None:
+        return "the settings name no API server"
     if check.tunnel_only and facts.tunnel is None:
         return "there is no bridge with a tunnel port"
     return ""

@@ -1,4 +1,6 @@
-"""Reads the facts about this host and one Open vSwitch on it: its sockets, /proc, `ip` and `nft`. Changes nothing.
+"""Reads the facts about this host, one Open vSwitch on it, and the cluster: sockets, /proc, `ip`, `nft`, API server.
+
+Changes nothing.
 
 It belongs at the edge: everything else of this package is pure. A fact that cannot be read stands as `Unread`.
 """
@@ -9,9 +11,18 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
-from romana_ovs.model.errors import SetupError, SwitchError
+from romana_ovs.kube.api.client import Api
+from romana_ovs.kube.api.object_decoder import decoder, object_meta
+from romana_ovs.kube.api.resources import NODES, SERVICE_CIDRS, Resource
+from romana_ovs.kube.api.source import ApiSource
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.errors import ApiError, MissingError, SetupError, SwitchError
+from romana_ovs.model.objects import Node
+from romana_ovs.model.services import ServiceCIDR
+from romana_ovs.model.settings import Settings
 from romana_ovs.preflight import host_output, switch_facts
 from romana_ovs.preflight.facts import DEFAULT_BRIDGE, ConntrackTable, HostFacts, KernelModules, SwitchBridge, Unread
 from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS, UNANSWERED
@@ -24,6 +35,8 @@ T = TypeVar("T")
 
 COMMAND_SECONDS = 5.0
 """How long `ip` or `nft` may take: a host with kube-proxy has ten thousands of rules."""
+REQUEST_SECONDS = 10.0
+"""How long the API server may take to answer."""
 SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING, *UNANSWERED)
 PROC, MODULES = Path("/proc"), Path("/lib/modules")
 _INVALID = (ValueError, LookupError, TypeError, AttributeError)
@@ -56,6 +69,32 @@ def read_facts(remote: str) -> HostFacts:
         listening=of_namespace(lambda: host_output.listening_of((PROC / "net" / "tcp").read_text())),
         own_namespace=elsewhere is None,
     )
+
+
+def read_cluster(source: ApiSource) -> Cluster | Unread:
+    """The nodes and ServiceCIDRs of an API server, without their invalid objects. Raises nothing."""
+    api = Api(source)
+    try:
+        nodes = [value for value in _listed(api, NODES) if isinstance(value, Node)]
+        cidrs = [value for value in _listed(api, SERVICE_CIDRS) if isinstance(value, ServiceCIDR)]
+    except ApiError as error:
+        return Unread(str(error))
+    except _INVALID as error:
+        return Unread(f"unexpected answer of the API server ({type(error).__name__}: {error})")
+    return Cluster(
+        nodes=MappingProxyType({node.name: node for node in nodes}),
+        service_cidrs=MappingProxyType({cidr.name: cidr for cidr in cidrs}),
+    )
+
+
+def _listed(api: Api, resource: Resource) -> list[object]:
+    """The objects of a resource, None for an invalid one; none if the server does not know it. Raises ApiError."""
+    try:
+        items = api.request("GET", resource.path, deadline=REQUEST_SECONDS).json()["items"]
+    except MissingError:
+        return []
+    decode = decoder(resource, Settings())
+    return [decode(item, meta).value for item in items if (meta := object_meta(item, resource)) is not None]
 
 
 def _other_namespace(switch: Vswitchd) -> Unread | None:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import MappingProxyType
 from typing import TypeVar
 
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import RomanaError
 
 T = TypeVar("T")
@@ -126,7 +127,8 @@ class HostFacts:
 
     `features` are those of each bridge's datapath, as `dpif/show-dp-features` prints them. `sysctls` has the values
     that could be read. `listening`: the TCP ports on which programs listen. `own_namespace`: whether the switch has the
-    network namespace of the process that reads; if not, facts of a namespace are Unread.
+    network namespace of the process that reads; if not, facts of a namespace are Unread. `cluster` has the nodes and
+    ServiceCIDRs of the API server; None when the settings name none.
     """
 
     version: str | Unread
@@ -140,6 +142,7 @@ class HostFacts:
     ruleset: Ruleset | Unread
     listening: frozenset[int] | Unread
     own_namespace: bool = True
+    cluster: Cluster | Unread | None = None
 
     @property
     def bridge(self) -> SwitchBridge | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from romana_ovs.config import AUTO, datapath_in
+from romana_ovs.config import datapath_in
 from romana_ovs.model.bridge import DatapathType
+from romana_ovs.option_values import AUTO
 from romana_ovs_emulate.fabric import Fabric
 
 

@@ -35,7 +35,7 @@ def test_every_check_has_a_line_of_at_most_80_columns() -> None:
     lines = list(as_text(check_host(facts, Settings())))
     assert max(map(len, lines)) <= 80
     assert len([line for line in lines if line and not line.startswith(" ")]) == len(CHECKS) + 1
-    assert lines[-1] == "Errors: 2, warnings: 3, notes: 1; checks passed: 9, left out: 0."
+    assert lines[-1] == "Errors: 2, warnings: 3, notes: 1; checks passed: 10, left out: 0."
     assert "error     settings of the bridge" in lines
     assert "    > Run: ovs-vsctl set-fail-mode br-int secure." in lines
 
@@ -83,6 +83,14 @@ def test_settings_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     file.write_text("[romana]\nnetwork = 127.0.0.0/8\n")
     assert main(["node", "check", "--config-file", str(file)]) == 2
     assert "network" in capsys.readouterr().err
+
+
+def test_an_api_server_of_the_settings_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "romana.conf"
+    file.write_text(f"[romana]\nkubeconfig = {tmp_path}/missing.kubeconfig\n")
+    main(["node", "check", "--ovsdb", NO_SWITCH, "--json", "--config-file", str(file)])
+    finding = next(each for each in rows(capsys.readouterr().out) if each["check"] == "cluster-addresses")
+    assert finding["severity"] == "info" and "missing.kubeconfig" in finding["reason"]
 
 
 @needs_ovs

@@ -42,6 +42,7 @@ new_connections = 250
 tenant_connections = 5000
 fragments = 20
 tenant_fragments = 30
+service_ranges = 10.96.0.0/12, 10.200.0.0/16
 datapath = system
 manifests = /srv/manifests
 manifests_recursive = yes
@@ -64,6 +65,7 @@ WANTED = Settings(
     tenant_connections=5000,
     fragments=20,
     tenant_fragments=30,
+    service_ranges=(IPv4Network("10.96.0.0/12"), IPv4Network("10.200.0.0/16")),
 )
 
 
@@ -133,6 +135,11 @@ def test_the_example_file_names_every_option_with_its_default(tmp_path: Path) ->
         ("shared_tenants = a b", 'tenant "a b"'),
         ("tier_labels = a,/b", 'label key "/b"'),
         ("tier_labels = a,a", "given twice"),
+        ("service_ranges = 192.0.2.0/24, 192.0.2.0", '[romana] service_ranges: "192.0.2.0" is not a CIDR'),
+        (
+            "service_ranges = 10.96.0.0/12",
+            "[romana] service_ranges: the Services' range 10.96.0.0/12 overlaps the pods' network 10.0.0.0/8",
+        ),
         ("network = 10.0.0.0", "is not a CIDR"),
         ("network = 10.0.0.1/8", "without host bits"),
         ("network = fd00::/8", "IPv4"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import TypeVar
 
+import pytest
+
 from romana_ovs.controller.api_reconciler import REGISTRY_TIMEOUT_SECONDS, REPORT_SECONDS
 from romana_ovs.controller.status_reporter import STATUS_SECONDS, TENANT_SECONDS
 from romana_ovs.controller.write_slot import ERROR_RETRY_SECONDS
@@ -17,8 +19,9 @@ from romana_ovs.kube.api.desired import (
     UpdateStatuses,
     UpdateWarnings,
 )
-from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, TENANTS
+from romana_ovs.kube.api.resources import NODE_REPORTS, NODES, POLICIES, ROMANA_POLICIES, SERVICE_CIDRS, TENANTS
 from romana_ovs.kube.decode.objects import ObjectId
+from romana_ovs.model.errors import InputError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.model.settings import Settings
 from romana_ovs.registry_types.report import Observed
@@ -442,3 +445,32 @@ def test_the_status_has_the_leader_and_what_is_published() -> None:
     assert node.reconciler.status() == {
         "registry": {"leads": True, "revision": known(node.reconciler.published.published).revision}
     }
+
+
+def test_no_address_plan_over_services_or_nodes() -> None:
+    """Nothing is numbered before, and both ranges are named."""
+    server = server_with_pods("a@n1")
+    server.put(SERVICE_CIDRS, "kubernetes", spec={"cidrs": ["10.96.0.0/12"]})
+    server.put(NODES, "n2", status={"addresses": [{"type": "InternalIP", "address": "10.4.0.2"}]})
+    with pytest.raises(InputError) as refused:
+        started(server, "n1")
+    assert "ServiceCIDR kubernetes" in str(refused.value) and "10.96.0.0/12" in str(refused.value)
+    assert "Node n2" in str(refused.value) and "10.4.0.2 lies in the pods' network 10.0.0.0/8" in str(refused.value)
+    assert server.writes == []
+
+
+def test_an_overlap_that_comes_later_is_a_problem() -> None:
+    """A second range of Services must not stop what runs, and is not used."""
+    server = server_with_pods("a@n1")
+    server.put(SERVICE_CIDRS, "kubernetes", spec={"cidrs": ["172.30.0.0/16", "fd00::/108"]})
+    process = started(server, "n1")
+    assert not process.reconciler.problems
+    server.put(SERVICE_CIDRS, "second", spec={"cidrs": ["10.96.0.0/12"]})
+    put_pod(server, "b", "n1")
+    process.settle()
+    assert process.agents.address_of(PodKey("shop/b")) is not None
+    [problem] = process.reconciler.problems
+    assert "ServiceCIDR second" in problem and "10.96.0.0/12 overlaps the pods' network 10.0.0.0/8" in problem
+    server.remove(SERVICE_CIDRS, "second")
+    process.settle()
+    assert not process.reconciler.problems

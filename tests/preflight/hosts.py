@@ -5,6 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import MappingProxyType
 
+from romana_ovs.model.cluster import Cluster
+from romana_ovs.model.objects import Node
+from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.preflight.facts import (
     ConntrackTable,
     ControllerTarget,
@@ -43,6 +46,7 @@ ROUTES = (
     Route(IPv4Network("192.0.2.0/24"), "eth0"),
     Route(IPv4Network("10.0.0.0/8"), "br-int"),
 )
+SERVICES = MappingProxyType({"kubernetes": ServiceCIDR("kubernetes", (IPv4Network("172.30.0.0/16"),))})
 GOOD = HostFacts(
     version="3.3.1",
     bridges=(BRIDGE,),
@@ -54,5 +58,6 @@ GOOD = HostFacts(
     routes=ROUTES,
     ruleset=Ruleset(UNTRACKED),
     listening=frozenset({22, 6653}),
+    cluster=Cluster(nodes={"n1": Node("n1", addresses=(IPv4Address("192.0.2.1"),))}, service_cidrs=SERVICES),
 )
 """A host with the kernel's datapath and a VXLAN port that has all that it needs."""

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
+from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Severity
+from romana_ovs.model.objects import Node
+from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.checks import CHECKS, check_host
 from romana_ovs.preflight.facts import (
@@ -254,6 +257,30 @@ ROWS = (
         ("10.0.0.0/7", "ip route add 10.0.0.0/8 dev br-int"),
     ),
     Row(
+        "Services in the pods' network",
+        replace(
+            GOOD,
+            cluster=Cluster(service_cidrs={"kubernetes": ServiceCIDR("kubernetes", (IPv4Network("10.96.0.0/12"),))}),
+        ),
+        "cluster-addresses",
+        ERROR,
+        ("ServiceCIDR kubernetes", "10.96.0.0/12", "10.0.0.0/8", "Give the setting network a range", "100.64.0.0/10"),
+    ),
+    Row(
+        "a node in the pods' network",
+        replace(GOOD, cluster=Cluster(nodes={"n1": Node("n1", addresses=(IPv4Address("10.8.0.5"),))})),
+        "cluster-addresses",
+        ERROR,
+        ("Node n1", "10.8.0.5", "10.0.0.0/8", "Give the setting network a range"),
+    ),
+    Row(
+        "no API server",
+        replace(GOOD, cluster=Unread("https://192.0.2.1:6443 cannot be reached")),
+        "cluster-addresses",
+        INFO,
+        ("not checked: https://192.0.2.1:6443 cannot be reached",),
+    ),
+    Row(
         "forwarding",
         sysctl(net_ipv4_ip_forward="1"),
         "forwarding",
@@ -380,7 +407,7 @@ def test_the_controller_does_not_check_what_it_sees_itself() -> None:
     assert [each.check for each in check_host(facts, SETTINGS).findings] == ["bridge", "controller"]
     report = check_host(facts, SETTINGS, by_controller=True)
     assert report.findings == ()
-    assert {each.check for each in report.left_out} == {"bridge", "controller"}
+    assert {each.check for each in report.left_out} == {"bridge", "cluster-addresses", "controller"}
 
 
 def test_findings_by_severity() -> None:

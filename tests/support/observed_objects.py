@@ -6,7 +6,15 @@ from typing import Any
 
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
-from romana_ovs.kube.api.resources import NAMESPACES, NODES, PODS, POLICIES, ROMANA_POLICIES, Resource
+from romana_ovs.kube.api.resources import (
+    NAMESPACES,
+    NODES,
+    PODS,
+    POLICIES,
+    ROMANA_POLICIES,
+    SERVICE_CIDRS,
+    Resource,
+)
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
 from romana_ovs.kube.decode.objects import ObjectId
 from romana_ovs.kube.snapshot import ClusterSnapshot
@@ -67,6 +75,7 @@ def full_listing(**objects: list[Update]) -> list[object]:
     """A listing of every resource; those that are not given are empty, but for a node."""
     objects.setdefault("nodes", [observed(NODES, "n")])
     names = {"pods": PODS, "namespaces": NAMESPACES, "nodes": NODES, "policies": POLICIES, "romana": ROMANA_POLICIES}
+    names["service_cidrs"] = SERVICE_CIDRS
     return [message for name, one in names.items() for message in listing(one, *objects.get(name, []))]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from romana_ovs.addressing.plan import AddressPlan
@@ -103,6 +103,7 @@ class SimNetwork:
     shared: frozenset[str] = frozenset()
     """Tenants that everyone may connect to."""
     foreign: tuple[ForeignRoute, ...] = ()
+    service_ranges: tuple[IPv4Network, ...] = ()
     behaviour: ConntrackBehaviour = NETDEV
     network: Network = None  # type: ignore[assignment]
 
@@ -116,9 +117,11 @@ class SimNetwork:
         *pods: SimPod,
         tunnels: bool = False,
         shared: frozenset[str] = frozenset(),
+        service_ranges: tuple[IPv4Network, ...] = (),
         behaviour: ConntrackBehaviour = NETDEV,
     ) -> SimNetwork:
-        return cls({pod.name: pod for pod in pods}, tunnels, shared, behaviour=behaviour)
+        named = {pod.name: pod for pod in pods}
+        return cls(named, tunnels, shared, service_ranges=service_ranges, behaviour=behaviour)
 
     def change(self, *pods: SimPod) -> None:
         """New pods, or known ones otherwise; switches are programmed anew and keep their connections."""
@@ -160,6 +163,7 @@ class SimNetwork:
             uplinks=(Uplink(UPLINK_PORT, (underlay(other),) if self.tunnels else None),),
             hosts=(way,),
             foreign=tuple(route for route in self.foreign if route.host != node),
+            service_ranges=self.service_ranges,
         )
 
     def permissions(self, node: int) -> NodePermissions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, ROMANA_POLICY
+from romana_ovs.kube.decode.decoder import POLICY, POLICY_VERSION, ROMANA_POLICY, SERVICE_CIDR
 from romana_ovs.kube.decode.romanapolicy import CURRENT_VERSION
 
 
@@ -14,7 +14,7 @@ class Resource:
 
     `kind` is the kind in ObjectId, `served` the kind in the API where it differs. Objects of a resource that is not
     `decoded` are passed on unchanged. `fields` is a field selector, empty for all objects. A `custom` resource
-    may be missing, as its CRD may not be installed.
+    may be missing, as its CRD may not be installed, or the API server is older than the resource.
     """
 
     name: str
@@ -39,13 +39,15 @@ PODS = Resource("pods", "Pod", "v1")
 NAMESPACES = Resource("namespaces", "Namespace", "v1")
 NODES = Resource("nodes", "Node", "v1")
 POLICIES = Resource("networkpolicies", POLICY, POLICY_VERSION)
+SERVICE_CIDRS = Resource("servicecidrs", SERVICE_CIDR, POLICY_VERSION, custom=True)
+"""Since Kubernetes 1.33."""
 ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, CURRENT_VERSION, served=POLICY, custom=True)
 TENANTS = Resource("tenants", "Tenant", CURRENT_VERSION, decoded=False, custom=True)
 ALLOCATIONS = Resource("allocations", "Allocation", CURRENT_VERSION, decoded=False, custom=True)
 CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, custom=True)
 NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, custom=True)
 
-CLUSTER = (NODES, NAMESPACES, POLICIES, ROMANA_POLICIES, PODS)
+CLUSTER = (NODES, NAMESPACES, SERVICE_CIDRS, POLICIES, ROMANA_POLICIES, PODS)
 """The resources of which a Cluster is built."""
 
 

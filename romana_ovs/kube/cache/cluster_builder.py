@@ -13,9 +13,10 @@ from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy
+from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.model.settings import Settings
 
-_MAPPINGS = ("namespaces", "nodes", "pods", "policies")
+_MAPPINGS = ("namespaces", "nodes", "pods", "policies", "service_cidrs")
 
 
 class ClusterBuilder:
@@ -23,6 +24,7 @@ class ClusterBuilder:
 
     def __init__(self, settings: Settings) -> None:
         self._pods, self._policies, self._namespaces, self._nodes = CowDict(), CowDict(), CowDict(), CowDict()
+        self._service_cidrs = CowDict()
         self._declared: dict[str, Namespace] = {}
         self._object_counts: Counter[str] = Counter()
         self._pods_by_node: dict[str, set[PodKey]] = {}
@@ -47,6 +49,7 @@ class ClusterBuilder:
             nodes=self._nodes.view(),
             pods=self._pods.view(),
             policies=self._policies.view(),
+            service_cidrs=self._service_cidrs.view(),
         )
         if any(getattr(cluster, name) is not getattr(before, name) for name in _MAPPINGS):
             self._cluster = cluster
@@ -75,6 +78,8 @@ class ClusterBuilder:
         """Set (or, with None, remove) the object with the key of `which`."""
         if isinstance(which, Node):
             self._nodes.set(which.name, value)
+        elif isinstance(which, ServiceCIDR):
+            self._service_cidrs.set(which.name, value)
         elif isinstance(which, Namespace):
             self._set_namespace(which, value is not None)
         elif isinstance(which, Pod):

@@ -32,7 +32,7 @@ from romana_ovs.kube.decode.other_policies import Effect, other_policy
 from romana_ovs.kube.decode.other_workloads import read_other
 from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
 from romana_ovs.kube.decode.pods import read_namespace, read_node, read_pod
-from romana_ovs.kube.decode.services import read_endpoint_slice, read_endpoints, read_service
+from romana_ovs.kube.decode.services import read_endpoint_slice, read_endpoints, read_service, read_service_cidr
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload, read_workload
 from romana_ovs.model.errors import AddressError, Severity
@@ -46,9 +46,10 @@ ROMANA_POLICY = "RomanaNetworkPolicy"
 POLICY_VERSION = "networking.k8s.io/v1"
 _ROMANA_VERSIONS = (romanapolicy.DEMO_VERSION, romanapolicy.CURRENT_VERSION)
 _OLD_POLICY_VERSION = "extensions/v1beta1"
-_SERVICES = {"Service": "v1", "Endpoints": "v1", "EndpointSlice": "discovery.k8s.io/v1"}
+SERVICE_CIDR = "ServiceCIDR"
+_SERVICES = {"Service": "v1", "Endpoints": "v1", "EndpointSlice": "discovery.k8s.io/v1", SERVICE_CIDR: POLICY_VERSION}
 _VERSIONS = {"Pod": "v1", "Namespace": "v1", "Node": "v1", **WORKLOADS, **_SERVICES}
-_CLUSTER_SCOPED = ("Namespace", "Node")
+_CLUSTER_SCOPED = ("Namespace", "Node", SERVICE_CIDR)
 _MAX_LIST_DEPTH = 4
 _SIMILARITY = 0.8
 """How similar (difflib ratio) a kind must be to a known one to count as a misspelling of it."""
@@ -472,4 +473,6 @@ def _read(
         return read_endpoints(value, validator, namespace=meta.namespace, name=meta.name)
     if kind == "EndpointSlice":
         return read_endpoint_slice(value, validator, namespace=meta.namespace, name=meta.name, labels=meta.labels)
+    if kind == SERVICE_CIDR:
+        return read_service_cidr(value, validator, name=meta.name)
     return read_workload(value, kind, validator, namespace=meta.namespace, name=meta.name)

@@ -15,7 +15,7 @@ from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.model.errors import Problem, Severity
 from romana_ovs.model.labels import NO_LABELS, Labels
 from romana_ovs.model.objects import Namespace, Node, Pod, Policy
-from romana_ovs.model.services import EndpointsObject, Service
+from romana_ovs.model.services import EndpointsObject, Service, ServiceCIDR
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class Document:
     duplicates: tuple[DuplicateKey, ...] = ()
 
 
-KubeObject = Namespace | Node | Pod | Policy | Workload | Service | EndpointsObject | OtherPolicy | OtherPodMaker
+KubeObject = (
+    Namespace | Node | Pod | Policy | Workload | Service | ServiceCIDR | EndpointsObject | OtherPolicy | OtherPodMaker
+)
 """A decoded Kubernetes object."""
 
 

@@ -1,12 +1,12 @@
-"""Decodes Services, Endpoints and EndpointSlices.
+"""Decodes Services, Endpoints, EndpointSlices and ServiceCIDRs.
 
-Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointSlice.
+Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointSlice, networking.k8s.io/v1 ServiceCIDR.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address, ip_network
 
 from romana_ovs.kube.decode.field_names import SERVICE_PORT, SERVICE_SPEC, check_names
 from romana_ovs.kube.decode.labels import read_labels
@@ -20,6 +20,7 @@ from romana_ovs.model.services import (
     EndpointPort,
     EndpointsObject,
     Service,
+    ServiceCIDR,
     ServiceEndpoints,
     ServicePort,
 )
@@ -123,6 +124,22 @@ def read_endpoint_slice(
     service = labels.get(SERVICE_LABEL, "")
     groups = (ServiceEndpoints(namespace, service, tuple(endpoints), ports),) if service else ()
     return EndpointsObject(namespace, name, groups)
+
+
+def read_service_cidr(document: Mapping[str, object], validator: Validator, *, name: str) -> ServiceCIDR:
+    """The ServiceCIDR in `document` with its IPv4 ranges."""
+    spec = validator.mapping(document.get("spec"), "spec")
+    ranges = []
+    for path, value in _texts(spec.get("cidrs"), "spec.cidrs", validator):
+        text = validator.string(value, path)
+        try:
+            network = ip_network(text)
+        except ValueError:
+            validator.error(path, f"{shown(text)} is not a CIDR without host bits")
+            continue
+        if isinstance(network, IPv4Network):
+            ranges.append(network)
+    return ServiceCIDR(name, tuple(ranges))
 
 
 def _endpoints(

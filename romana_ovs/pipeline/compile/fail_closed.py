@@ -9,7 +9,7 @@ from romana_ovs.pipeline.flow import Flow
 
 Section = tuple[Flow, ...]
 
-_OF_PODS = ("spoof guard", "route", "metering")
+_OF_PODS = ("spoof guard", "translated", "route", "metering")
 """Sections of one pod. Without all of them it neither sends nor receives."""
 _OF_GROUPS = ("deferred", "server", "client")
 """Sections of one group. Without them it admits nothing: a packet that matches no row is denied."""

@@ -66,7 +66,8 @@ from romana_ovs.policy.view import ForeignRoute, Gateway, LocalPod, Membership, 
 _SPECIAL = tuple(IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32"))
 
 
-def _to_mac(mac: str) -> tuple[Action, ...]:
+def to_mac(mac: str) -> tuple[Action, ...]:
+    """Address the frame to the owner of `mac`, from the next hop."""
     return (Load(Bits("eth_dst", 0, 48), mac_number(mac)), Load(Bits("eth_src", 0, 48), NEXT_HOP_MAC))
 
 
@@ -92,7 +93,7 @@ def pod_route(
         flow(
             _endpoint(share=plan.is_on(host, pod.address)),
             [("nw_dst", int(pod.address))],
-            [*marks, *_to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("ConntrackZone")],
+            [*marks, *to_mac(pod.mac), *compare(Bits("in_port", 0, 16), OUT_PORT.bits), Goto("ConntrackZone")],
             feature=Feature.FORWARDING,
             origin=Origin("Pod", pod.namespace, pod.key.partition("/")[2]),
         ),
@@ -109,7 +110,7 @@ def gateway_routes(gateway: Gateway, plan: AddressPlan, host: int) -> tuple[Flow
     marks = loads(
         (PKT_DESTINATION, GATEWAY), (RECEIVER_PRE_RESTART, int(gateway.pre_restart)), (OUT_PORT, gateway.ofport)
     )
-    way = (*marks, *_to_mac(gateway.mac), Goto("ConntrackZone"))
+    way = (*marks, *to_mac(gateway.mac), Goto("ConntrackZone"))
     node = loads((OWN_NODE, 1), (RECEIVER_ID, node_identity(host)))
     own = tuple(
         row(_endpoint(share=plan.is_on(host, address)), [("nw_dst", int(address))], [*node, *way])

@@ -21,6 +21,7 @@ from romana_ovs.pipeline.compile import (
     pickup,
     policy_tables,
     revalidation,
+    services,
     shared_zones,
     spoof_guard,
 )
@@ -176,6 +177,8 @@ def _add_node(sections: _Sections, view: NodeView, plan: AddressPlan) -> None:
         add("gateway", (gateway, view.host, plan.network, foreign), spoof_guard.gateway_guard)
         add("gateway routes", (gateway, plan, view.host), forwarding.gateway_routes)
         add("node icmp errors", (view.host, gateway.addresses), icmp_errors.node_errors)
+        if view.service_ranges:
+            add("services", (view.service_ranges, gateway), services.service_rows)
     for uplink in view.uplinks:
         add(("uplink", uplink.ofport), (uplink,), spoof_guard.uplink_guard)
     routes = tuple(route for route in view.foreign if not _is_own(view, route.address))
@@ -193,6 +196,9 @@ def _add_pod(
     sections.add(("spoof guard", pod.key), (*inputs, view.host), spoof_guard.pod_guard)
     if not _is_own(view, pod.address):
         sections.add(("route", pod.key), (*inputs, plan, view.host), _pod_route)
+    if view.gateway is not None and view.service_ranges and pod.address in plan.network:
+        port = view.gateway.ofport
+        sections.add(("translated", pod.key), (*inputs, view.host, port), services.translated_guard)
     sections.add(("metering", pod.key), (meters, pod.pre_restart), lambda meters, _: meter_rows(pod, meters))
 
 

@@ -75,7 +75,7 @@ def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -
     port: Condition = ("in_port", pod.ofport)
     mac, address = mac_number(pod.mac), int(pod.address)
     derived = mac == MAC_PREFIX << 32 | address
-    marks = _sender_marks(pod, member, pod_zone, host)
+    marks = sender_marks(pod, member, pod_zone, host)
     expected = loads((SENDER_MAC, mac & 0xFFFFFFFF)) if derived else ()
     ip: list[Condition] = [port, UNTAGGED, ("nw_src", address)]
     if not derived:
@@ -93,7 +93,7 @@ def pod_guard(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -
     return flows if derived else (*flows, other_mac(sender, [Goto("ArpSelf")]))
 
 
-def _sender_marks(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Load, ...]:
+def sender_marks(pod: LocalPod, member: Membership, pod_zone: PodZone, host: int) -> tuple[Load, ...]:
     """The registers that later tables need of a local sender."""
     return loads(
         (PKT_SOURCE, LOCAL),

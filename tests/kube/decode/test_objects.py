@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, ContainerPort, Namespace, Node, Pod, Protocol
-from romana_ovs.model.services import Service
+from romana_ovs.model.services import Service, ServiceCIDR
 from tests.support.api_objects import as_yaml
 from tests.support.manifests import file, item, loaded, pod
 
@@ -94,6 +94,14 @@ def test_a_node_has_its_internal_address_first() -> None:
         """
     )
     assert found.value == Node("n1", Labels({"zone": "a"}), (IPv4Address("10.0.0.1"), IPv4Address("192.0.2.1")))
+
+
+def test_a_service_cidr_has_its_ranges_of_ipv4() -> None:
+    found = item(
+        "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes},"
+        " spec: {cidrs: [10.96.0.0/12, 'fd00:96::/112']}}"
+    )
+    assert found.value == ServiceCIDR("kubernetes", (IPv4Network("10.96.0.0/12"),))
 
 
 def test_lists_of_any_kind() -> None:
