@@ -19,7 +19,7 @@ from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, Pod, PodKey, PolicyPort, Protocol
 from romana_ovs.pipeline.listing import loadable
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
-from romana_ovs.switch.ethertypes import filter_ports
+from romana_ovs.switch.ethertypes import filter_ports, unfilter_ports
 from romana_ovs_emulate.nodes import BRIDGE, Node
 from romana_ovs_emulate.system import in_netns, inside, ip_batch, run
 
@@ -65,9 +65,9 @@ class Bench:
         """Attach the filter of ethertypes to the pods' ports, as they have it in production, or remove it."""
         ports = [place.port for place in (*self.clients, *self.servers)]
         if filtered:
-            in_netns(self.node.netns, lambda: filter_ports(ports))
-            return
-        ip_batch([f"link set {port} xdp off" for port in ports], netns=self.node.netns)
+            in_netns(self.node.netns, lambda: filter_ports(ports, self.node.datapath))
+        else:
+            in_netns(self.node.netns, lambda: unfilter_ports(ports))
 
     def forget(self) -> None:
         """Drop every megaflow and every connection."""

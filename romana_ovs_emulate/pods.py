@@ -185,7 +185,7 @@ class Pods:
         The tables drop them too.
         """
         try:
-            in_netns(node.netns, lambda: filter_ports(ports))
+            in_netns(node.netns, lambda: filter_ports(ports, node.datapath))
         except NotFiltered as error:
             self._unfiltered = self._unfiltered or f"frames of every ethertype reach the switches: {error}"
 

@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.netns import enter
 from romana_ovs_emulate.patience import patience
+
+T = TypeVar("T")
 
 NETNS_FOLDER = Path("/run/netns")
 """Where iproute2 keeps named network namespaces (ip-netns(8))."""
@@ -99,18 +101,18 @@ def inside(netns: str, argv: Sequence[str]) -> list[str]:
     return ["nsenter", f"--net={NETNS_FOLDER / netns}", "--", *argv]
 
 
-def in_netns(netns: str, work: Callable[[], None]) -> None:
-    """Call `work` inside the named network namespace, in a thread of its own.
+def in_netns(netns: str, work: Callable[[], T]) -> T:
+    """What `work` returns inside the named network namespace, in a thread of its own.
 
     Raises what it raises, and SetupError when the namespace does not exist.
     """
 
-    def moved() -> None:
+    def moved() -> T:
         try:
             enter(str(NETNS_FOLDER / netns))
         except OSError as error:
             raise SetupError(f"the network namespace {netns} cannot be entered: {error.strerror}") from error
-        work()
+        return work()
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pool.submit(moved).result()
+        return pool.submit(moved).result()

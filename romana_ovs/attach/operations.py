@@ -69,6 +69,8 @@ class Operations:
         self._in_progress: set[str] = set()
         """The devices that an ADD is making."""
         self._filter_failure = ""
+        self._filtered: set[tuple[str, DatapathType]] = set()
+        """The devices that were filtered since the start of this process, for which datapath."""
 
     def handle(self, data: bytes) -> dict[str, Any]:
         """The result of the request in a message of the plugin; empty for all but ADD. Raises CniError."""
@@ -145,8 +147,10 @@ class Operations:
 
     def _filter(self, device: str) -> None:
         """Drop frames other than IPv4 and ARP before the switch, where the kernel supports that; the tables do, too."""
+        datapath = self._database.state.datapath
         try:
-            filter_ports([device])
+            filter_ports([device], datapath)
+            self._filtered.add((device, datapath))
         except NotFiltered as error:
             if not self._filter_failure:
                 self._filter_failure = str(error)
@@ -259,7 +263,8 @@ class Operations:
     def collect(self) -> None:
         """Do queued DELs, and remove ports whose namespace is gone, and devices without a port. Raises CniError.
 
-        Whether a pod still exists does not matter: a pod that has ended may still be running.
+        Whether a pod still exists does not matter: a pod that has ended may still be running. Ports that this process
+        has not filtered yet are filtered: those of an earlier version, and all after a change of the datapath.
         """
         present = namespaces.devices()
         in_progress = frozenset(self._in_progress)
@@ -276,3 +281,12 @@ class Operations:
         for name in without_row(present, state, in_progress):
             LOG.info("device %s has no port and is removed", name)
             namespaces.remove(name)
+        self._filter_again(present, in_progress)
+
+    def _filter_again(self, present: Iterable[str], in_progress: frozenset[str]) -> None:
+        state = self._database.state
+        ports = state.ports.keys() & set(present) - in_progress
+        self._filtered = {each for each in self._filtered.copy() if each[0] in ports | in_progress}
+        for name in sorted(ports):
+            if (name, state.datapath) not in self._filtered:
+                self._filter(name)

@@ -59,6 +59,19 @@ class DatapathType(Enum):
     """The userspace datapath, in ovs-vswitchd itself."""
 
 
+class IngressHook(Enum):
+    """Where the kernel runs the program that filters what a pod's port receives (switch/ethertypes.py)."""
+
+    XDP = "xdp"
+    TC = "tc"
+
+
+INGRESS_HOOK: Mapping[DatapathType, IngressHook] = MappingProxyType(
+    {DatapathType.SYSTEM: IngressHook.TC, DatapathType.NETDEV: IngressHook.XDP}
+)
+"""The last hook before each datapath: the userspace one receives frames before tc does."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodPort:
     """The port of a pod: OpenFlow number, declared MAC, and whether it is pre-restart.

@@ -53,6 +53,7 @@ CHECKS = (
     ),
     Check("forwarding", "rules of a host that forwards", network_checks.check_forwarding),
     Check("reverse-path-filter", "reverse path filter", network_checks.check_reverse_path),
+    Check("pod-ports", "filter of ethertypes", network_checks.check_pod_ports),
     Check("mtu", "MTU below tunnels", network_checks.check_mtu, tunnel_only=True),
     Check("tunnel-port", "UDP port of tunnels", network_checks.check_tunnel_port, kernel_only=True, tunnel_only=True),
     Check(

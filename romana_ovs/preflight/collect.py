@@ -28,6 +28,7 @@ from romana_ovs.preflight.facts import DEFAULT_BRIDGE, ConntrackTable, HostFacts
 from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS, UNANSWERED
 from romana_ovs.preflight.network_checks import ALL_DEVICES, FORWARDING, rp_filter
 from romana_ovs.switch.database_query import read_tables
+from romana_ovs.switch.ethertypes import filter_hooks
 from romana_ovs.switch.vswitchd import Vswitchd
 from romana_ovs.switch.zone_limits import KERNEL, ZoneLimits
 
@@ -67,6 +68,7 @@ def read_facts(remote: str) -> HostFacts:
         routes=of_namespace(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
         ruleset=of_namespace(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
         listening=of_namespace(lambda: host_output.listening_of((PROC / "net" / "tcp").read_text())),
+        filters=of_namespace(lambda: filter_hooks([name for each in known_bridges for name in each.pod_ports])),
         own_namespace=elsewhere is None,
     )
 

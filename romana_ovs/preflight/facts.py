@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from types import MappingProxyType
 from typing import TypeVar
 
+from romana_ovs.model.bridge import IngressHook
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import RomanaError
 
@@ -60,7 +61,10 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class SwitchBridge:
-    """A bridge of the controller. `protocols` is empty for all; `port_mtu` is the largest MTU of its pods' ports."""
+    """A bridge of the controller. `protocols` is empty for all; `port_mtu` is the largest MTU of its pods' ports.
+
+    `pod_ports` are the names of these ports, sorted.
+    """
 
     name: str
     datapath: str
@@ -70,6 +74,7 @@ class SwitchBridge:
     in_band_disabled: bool = False
     tunnel: Tunnel | None = None
     port_mtu: int | None = None
+    pod_ports: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +131,9 @@ class HostFacts:
     """Everything that the checks ask about one host and one Open vSwitch.
 
     `features` are those of each bridge's datapath, as `dpif/show-dp-features` prints them. `sysctls` has the values
-    that could be read. `listening`: the TCP ports on which programs listen. `own_namespace`: whether the switch has the
-    network namespace of the process that reads; if not, facts of a namespace are Unread. `cluster` has the nodes and
+    that could be read. `listening`: the TCP ports on which programs listen. `filters`: where ports of pods have the
+    filter of ethertypes, by device; missing devices are left out. `own_namespace`: whether the switch has the network
+    namespace of the process that reads; if not, facts of a namespace are Unread. `cluster` has the nodes and
     ServiceCIDRs of the API server; None when the settings name none.
     """
 
@@ -141,6 +147,7 @@ class HostFacts:
     routes: tuple[Route, ...] | Unread
     ruleset: Ruleset | Unread
     listening: frozenset[int] | Unread
+    filters: Mapping[str, frozenset[IngressHook]] | Unread = field(default_factory=lambda: MappingProxyType({}))
     own_namespace: bool = True
     cluster: Cluster | Unread | None = None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from romana_ovs.model.bridge import DatapathType, IngressHook
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.facts import HostFacts, UnreadFact, known
@@ -19,6 +20,9 @@ LOOPBACK = "lo"
 FORWARDING = "net.ipv4.ip_forward"
 ALL_DEVICES = "all"
 """In place of a device: the value that holds for every one whose own is not higher (rp_filter)."""
+
+SHOWN = 3
+"""How many ports a finding names."""
 
 
 def rp_filter(device: str) -> str:
@@ -154,3 +158,39 @@ def check_tunnel_port(facts: HostFacts, _settings: Settings) -> Iterator[Finding
             f"See the log of ovs-vswitchd; the kernel needs the module {tunnel.type}, and UDP port {port} has to be "
             "free (ss -lun).",
         )
+
+
+def check_pod_ports(facts: HostFacts, _settings: Settings) -> Iterator[Finding]:
+    """Whether frames other than IPv4 and ARP are dropped at pods' ports, before the datapath. Raises UnreadFact."""
+    filters = known(facts.filters)
+    # The kernel's datapath comes after both hooks.
+    useful = {IngressHook.XDP} if facts.userspace else set(IngressHook)
+    open_ports = sorted(name for name, hooks in filters.items() if not hooks & useful)
+    if open_ports:
+        yield Finding(
+            "pod-ports",
+            Severity.WARNING,
+            _ports(open_ports),
+            "frames of every ethertype reach Open vSwitch, and each ethertype makes a flow of its datapath",
+            _filter_command(facts, open_ports),
+        )
+    slow = [] if facts.userspace else sorted(name for name, hooks in filters.items() if IngressHook.XDP in hooks)
+    if slow:
+        yield Finding(
+            "pod-ports",
+            Severity.INFO,
+            _ports(slow),
+            "the filter of ethertypes is an XDP program, as the userspace datapath needs it: it divides the pod's TCP "
+            "segments into packets of one MTU",
+            _filter_command(facts, slow),
+        )
+
+
+def _ports(names: Sequence[str]) -> str:
+    return f"port {names[0]}" if len(names) == 1 else f"{len(names)} ports of pods"
+
+
+def _filter_command(facts: HostFacts, names: Sequence[str]) -> str:
+    datapath = DatapathType.NETDEV if facts.userspace else DatapathType.SYSTEM
+    devices = " ".join(names) if len(names) <= SHOWN else f"{' '.join(names[:SHOWN])} and the others"
+    return f"Run: python -m romana_ovs.switch.ethertypes --datapath {datapath.value} {devices}."

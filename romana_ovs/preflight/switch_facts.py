@@ -46,7 +46,8 @@ def bridges_of(tables: Mapping[str, Rows]) -> tuple[SwitchBridge, ...]:
             continue
         own_ports = [ports[uuid] for uuid in _all(row["ports"]) if uuid in ports]
         own = [interfaces[uuid] for port in own_ports for uuid in _all(port["interfaces"]) if uuid in interfaces]
-        mtus = [mtu for each in own if POD_ID in each["external_ids"] for mtu in _all(each["mtu"])]
+        of_pods = [each for each in own if POD_ID in each["external_ids"]]
+        mtus = [mtu for each in of_pods for mtu in _all(each["mtu"])]
         bridges.append(
             SwitchBridge(
                 row["name"],
@@ -57,6 +58,7 @@ def bridges_of(tables: Mapping[str, Rows]) -> tuple[SwitchBridge, ...]:
                 row["other_config"].get("disable-in-band") == "true",
                 next((_tunnel(each) for each in own if each["type"] in TUNNEL_TYPES), None),
                 max(mtus, default=None),
+                tuple(sorted(each["name"] for each in of_pods)),
             )
         )
     return tuple(bridges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,16 +20,17 @@ from unittest.mock import Mock
 
 import pytest
 
+from romana_ovs.model.bridge import INGRESS_HOOK
 from romana_ovs.model.errors import SetupError
 from romana_ovs.model.objects import PodKey
-from romana_ovs.switch import ethertypes
+from romana_ovs.switch import bpf, ethertypes
 from romana_ovs_emulate import failures, runs
 from romana_ovs_emulate import nodes as nodes_module
 from romana_ovs_emulate.agent_client import Zygote
 from romana_ovs_emulate.fabric import Fabric, join
 from romana_ovs_emulate.nodes import BRIDGE, UNDERLAY_BRIDGE, Node, start_node
 from romana_ovs_emulate.pods import PodPlacement, Pods
-from romana_ovs_emulate.system import NETNS_FOLDER, ip_batch
+from romana_ovs_emulate.system import NETNS_FOLDER, in_netns, ip_batch
 from tests.support import still_sending
 from tests.support.datapath import datapath_type, on_netdev
 
@@ -176,22 +178,24 @@ def test_ports_of_pods_are_filtered_and_no_others(run: runs.Run, nodes: dict[str
         pods.reconcile([place(1, "node1"), place(2, "node1"), place(3, "node2"), place(4, "node1")])
         assert pods.unfiltered == ""
         for node in nodes.values():
-            links = json.loads(node.execute(["ip", "-j", "link", "show"]).stdout)
-            found = {link["ifname"] for link in links if "xdp" in link}
+            names = [link["ifname"] for link in json.loads(node.execute(["ip", "-j", "link", "show"]).stdout)]
+            hooks = in_netns(node.netns, functools.partial(ethertypes.filter_hooks, names))
+            found = {name for name in names if hooks[name] == {INGRESS_HOOK[node.datapath]}}
+            assert found == {name for name in names if hooks[name]}
             assert found == {pod.port for pod in pods.running.values() if pod.place.node == node.name}
 
 
 def test_pods_run_where_ports_cannot_be_filtered(
     run: runs.Run, nodes: dict[str, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.none")
+    monkeypatch.setattr(bpf, "LIBRARY", "libbpf.so.none")
     places = [place(1, "node1"), place(2, "node2")]
     with running_pods(run, nodes) as pods:
         pods.reconcile(places)
         assert {pod.place for pod in pods.running.values()} == set(places) and not pods.failed
         said = pods.unfiltered
         assert said.startswith("frames of every ethertype reach the switches: ") and "libbpf.so.none" in said
-        monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.other")
+        monkeypatch.setattr(bpf, "LIBRARY", "libbpf.so.other")
         pods.reconcile([*places, place(3, "node1")])
         assert len(pods.running) == 3 and pods.unfiltered == said
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from romana_ovs.model.bridge import IngressHook
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.objects import Node
@@ -77,7 +78,29 @@ def with_bridge(**values: object) -> HostFacts:
     return replace(GOOD, bridges=(replace(BRIDGE, **values),))  # type: ignore[arg-type]
 
 
+def filters(*hooks: IngressHook) -> HostFacts:
+    """A host with the filter of ethertypes at the first of two ports there, and at the second as it should be."""
+    return replace(GOOD, filters={"a-port": frozenset(hooks), "b-port": frozenset({IngressHook.TC})})
+
+
 ROWS = (
+    Row("unfiltered port", filters(), "pod-ports", WARNING, ("port a-port: frames", "--datapath system a-port.")),
+    Row("XDP below the kernel's", filters(IngressHook.XDP), "pod-ports", INFO, ("XDP", "--datapath system a-port.")),
+    Row(
+        "tc below userspace",
+        userspace(filters()),
+        "pod-ports",
+        WARNING,
+        ("2 ports of pods: frames", "--datapath netdev a-port b-port."),
+    ),
+    Row(
+        "many unfiltered ports",
+        replace(GOOD, filters={f"p{number}": frozenset() for number in range(9)}),
+        "pod-ports",
+        WARNING,
+        ("9 ports", "system p0 p1 p2 and the others."),
+    ),
+    Row("no libbpf", replace(GOOD, filters=Unread("no libbpf")), "pod-ports", INFO, ("not checked: no libbpf",)),
     Row("old switch", replace(GOOD, version="2.17.9"), "switch-version", ERROR, ("2.17.9", "3.1 or later")),
     Row("SCTP", userspace(replace(GOOD, version="3.1.0")), "switch-version", INFO, ("SCTP", "3.2 or later")),
     Row("no version", replace(GOOD, version="unknown"), "switch-version", INFO, ("not checked", "'unknown'")),

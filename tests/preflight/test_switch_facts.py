@@ -35,8 +35,8 @@ def tables(**bridge: object) -> dict[str, list[dict[str, Any]]]:
                 "external_ids": {"romana-tunnel": "192.0.2.1"},
                 "error": "bad",
             },
-            {**INTERFACE, "_uuid": "i2", "mtu": 1450, "external_ids": {"iface-id": "a/b"}},
-            {**INTERFACE, "_uuid": "i3", "mtu": 1400, "external_ids": {"iface-id": "a/c"}},
+            {**INTERFACE, "_uuid": "i2", "name": "b-port", "mtu": 1450, "external_ids": {"iface-id": "a/b"}},
+            {**INTERFACE, "_uuid": "i3", "name": "a-port", "mtu": 1400, "external_ids": {"iface-id": "a/c"}},
         ],
         "Controller": [
             {
@@ -59,6 +59,7 @@ def test_a_bridge() -> None:
             in_band_disabled=True,
             tunnel=Tunnel("vxlan", 4789, IPv4Address("192.0.2.1"), "bad"),
             port_mtu=1450,
+            pod_ports=("a-port", "b-port"),
         ),
     )
 

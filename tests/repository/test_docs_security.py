@@ -11,7 +11,7 @@ from romana_ovs.controller.registry_controller import MAX_LAG_SECONDS
 from romana_ovs.kube.decode import limits
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy import requirements
-from romana_ovs.switch import ethertypes
+from romana_ovs.switch import bpf, ethertypes
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
@@ -62,7 +62,8 @@ def test_readme_and_kubernetes_page_link_to_it() -> None:
 
 def test_names_in_the_chapter_on_pod_ports_exist() -> None:
     chapter = TEXT.partition("\n## Ports of pods\n")[2].partition("\n## ")[0]
-    assert len(ethertypes.PROGRAM) == 12 and "twelve instructions" in chapter
-    assert f"`python -m {ethertypes.__name__} DEVICE ...`" in chapter
+    assert len(ethertypes.XDP_PROGRAM) == 12 and "XDP program of twelve instructions" in chapter
+    assert len(ethertypes.TC_PROGRAM) == 9 and "tc of nine instructions" in chapter
+    assert f"preference {bpf.PRIORITY}" in chapter
+    assert f"`python -m {ethertypes.__name__} --datapath netdev|system DEVICE ...`" in " ".join(chapter.split())
     assert f"python -m {ethertypes.__name__} " in (ROOT / "README.md").read_text(encoding="utf-8")
-    assert ethertypes.__name__ in (ROOT / "etc" / "nftables" / "pod-ports.nft").read_text(encoding="utf-8")

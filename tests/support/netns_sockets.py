@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from romana_ovs.switch.ethertypes import filter_ports
+from romana_ovs.model.bridge import INGRESS_HOOK
+from romana_ovs.switch.ethertypes import filter_hooks, filter_ports, unfilter_ports
 from romana_ovs_emulate import system
 from romana_ovs_emulate.netns import enter
 from romana_ovs_emulate.nodes import Node
@@ -58,12 +59,13 @@ def run(netns: str, *argv: str) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def unfiltered(node: Node, port: str) -> Iterator[None]:
     """While frames of any ethertype come from a pod's port to its switch, which has to refuse them by itself."""
-    assert "xdp" in run(node.netns, "ip", "link", "show", port).stdout, "nothing drops them before"
-    assert run(node.netns, "ip", "link", "set", port, "xdp", "off").returncode == 0
+    hooks = system.in_netns(node.netns, lambda: filter_hooks([port]))
+    assert hooks == {port: {INGRESS_HOOK[node.datapath]}}, "nothing drops them before"
+    system.in_netns(node.netns, lambda: unfilter_ports([port]))
     try:
         yield
     finally:
-        system.in_netns(node.netns, lambda: filter_ports([port]))
+        system.in_netns(node.netns, lambda: filter_ports([port], node.datapath))
 
 
 def udp_socket(netns: str, address: str = "", port: int = 0) -> socket.socket:

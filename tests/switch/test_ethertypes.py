@@ -1,4 +1,7 @@
-"""The program that drops ethertypes, on plain cables: real frames, from inside a namespace as from a pod's."""
+"""The programs that drop ethertypes, on plain cables: real frames, from inside a namespace as from a pod's.
+
+The userspace datapath takes frames as a packet socket does, the kernel's where a bridge of the kernel does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import socket
 import struct
 import subprocess
@@ -17,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.switch import ethertypes
-from romana_ovs.switch.ethertypes import NotFiltered, filter_ports
+from romana_ovs.model.bridge import INGRESS_HOOK, DatapathType, IngressHook
+from romana_ovs.switch import bpf, ethertypes
+from romana_ovs.switch.ethertypes import NotFiltered, filter_hooks, filter_ports, unfilter_ports
 from romana_ovs_emulate.system import in_netns, inside, ip_batch
 from tests.support.netns_sockets import Tap, run, udp_socket
 from tests.support.waiting import eventually
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.root
 POD, NODE, PORT = f"rmn-types-{os.getpid()}-pod", f"rmn-types-{os.getpid()}-node", "port"
 MACS = b"\x02\0\0\0\0\1\x02\0\0\0\0\2"
 IPV4, ARP, IPV6, VLAN, QINQ, MPLS = 0x0800, 0x0806, 0x86DD, 0x8100, 0x88A8, 0x8847
-RULES = Path(__file__).parents[2] / "etc" / "nftables" / "pod-ports.nft"
+SYSTEM, NETDEV = DatapathType.SYSTEM, DatapathType.NETDEV
 BATCH = 100
 """Frames between two that are awaited: few enough for the queue of a cable."""
 
@@ -45,10 +48,41 @@ def cable() -> Iterator[None]:
         ip_batch([f"netns del {POD}", f"netns del {NODE}"])
 
 
+@pytest.fixture(params=[SYSTEM, NETDEV], ids=lambda one: one.value)
+def datapath(request: pytest.FixtureRequest) -> DatapathType:
+    """The datapath that takes the frames."""
+    chosen: DatapathType = request.param
+    return chosen
+
+
+on_system = pytest.mark.parametrize("datapath", [SYSTEM], ids=lambda one: one.value)
+on_netdev = pytest.mark.parametrize("datapath", [NETDEV], ids=lambda one: one.value)
+
+
+def bridge_port() -> None:
+    """Join PORT and the device `out`, whose other end is `wire`, by a bridge of the kernel."""
+    ip_batch(
+        [
+            "link add bridge type bridge",
+            "link add out type veth peer name wire",
+            *(f"link set {name} addrgenmode none up" for name in ("bridge", "out", "wire")),
+            f"link set {PORT} master bridge",
+            "link set out master bridge",
+        ],
+        netns=NODE,
+    )
+    # Where the kernel has these, they drop what is no whole packet.
+    for name in ("iptables", "ip6tables"):
+        run(NODE, "sysctl", "-w", f"net.bridge.bridge-nf-call-{name}=0")
+
+
 @pytest.fixture
-def ends(cable: None) -> Iterator[tuple[Tap, Tap]]:
-    """Packet sockets at the pod's end and at the port, as the userspace datapath has one."""
-    with contextlib.closing(Tap(POD)) as pod, contextlib.closing(Tap(NODE, PORT)) as port:
+def ends(cable: None, datapath: DatapathType) -> Iterator[tuple[Tap, Tap]]:
+    """Packet sockets at the pod's end, and where frames arrive that the datapath takes."""
+    if datapath is SYSTEM:
+        bridge_port()
+    arrivals = "wire" if datapath is SYSTEM else PORT
+    with contextlib.closing(Tap(POD)) as pod, contextlib.closing(Tap(NODE, arrivals)) as port:
         yield pod, port
 
 
@@ -57,7 +91,7 @@ def frame(kind: int, body: bytes = bytes(50)) -> bytes:
 
 
 def passed(ends: tuple[Tap, Tap], sent: list[bytes]) -> list[bytes]:
-    """Which of these frames come to the port. Cables hand on in order, so one that passes is awaited behind them."""
+    """Which of these frames arrive. Cables hand on in order, so one that passes is awaited behind them."""
     pod, port = ends
     port.forget()
     for first in range(0, len(sent), BATCH):
@@ -73,13 +107,23 @@ def passed(ends: tuple[Tap, Tap], sent: list[bytes]) -> list[bytes]:
     return [one for one in port.drain() if b"behind" not in one]
 
 
-def filtered(*devices: str) -> None:
-    in_netns(NODE, lambda: filter_ports(devices or (PORT,)))
+def filtered(datapath: DatapathType, *devices: str) -> None:
+    in_netns(NODE, lambda: filter_ports(devices or (PORT,), datapath))
+
+
+def hooks() -> frozenset[IngressHook]:
+    return in_netns(NODE, lambda: filter_hooks([PORT, "nothing"]))[PORT]
 
 
 def shown() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(run(NODE, "ip", "-j", "-d", "link", "show", PORT).stdout)[0]
     return found
+
+
+def tc(*words: str, netns: str = NODE) -> str:
+    done = run(netns, "tc", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 WRAPPED = struct.pack("!HH", 5, IPV4) + bytes(46)
@@ -102,22 +146,22 @@ ONE_TAG = ("VLAN", "priority tag", "802.1ad", "tagged ARP")
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_other_frames_are_dropped(ends: tuple[Tap, Tap], name: str) -> None:
+def test_other_frames_are_dropped(ends: tuple[Tap, Tap], datapath: DatapathType, name: str) -> None:
     assert len(passed(ends, [REFUSED[name]])) == 1, "without the program it arrives"
-    filtered()
+    filtered(datapath)
     assert passed(ends, [REFUSED[name]]) == []
 
 
-def test_of_all_ethertypes_two_pass(ends: tuple[Tap, Tap]) -> None:
-    filtered()
+def test_of_all_ethertypes_two_pass(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    filtered(datapath)
     kinds = list(range(1 << 16))
     random.Random(8).shuffle(kinds)
     assert sorted(passed(ends, [frame(kind) for kind in kinds])) == [frame(IPV4), frame(ARP)]
 
 
-def test_frames_of_every_length_pass(ends: tuple[Tap, Tap]) -> None:
+def test_frames_of_every_length_pass(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
     """Cut to the header too: what is in them is for the tables."""
-    filtered()
+    filtered(datapath)
     sent = [frame(kind, bytes(length)) for kind in (IPV4, ARP) for length in (0, 1, 19, 28, 46, 1500)]
     assert passed(ends, sent) == sent
     with pytest.raises(OSError, match="Invalid argument"):
@@ -137,81 +181,107 @@ def redirected(ends: tuple[Tap, Tap]) -> Iterator[tuple[Tap, Tap]]:
     )
     redirect = "filter add dev two ingress protocol all u32 match u32 0 0 action mirred egress redirect dev eth0"
     for words in ("qdisc add dev two clsact", redirect):
-        done = run(POD, "tc", *words.split())
-        assert done.returncode == 0, done.stderr
+        tc(*words.split(), netns=POD)
     with contextlib.closing(Tap(POD, "one")) as inner:
         yield inner, ends[1]
 
 
-def test_what_tc_redirects_is_dropped_too(redirected: tuple[Tap, Tap]) -> None:
-    """Generic XDP does not look at such frames."""
-    others = [one for name, one in REFUSED.items() if name not in ONE_TAG and len(one) > 14]  # u32 reads a byte more.
+def test_what_tc_redirects_is_dropped_too(redirected: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    """Generic XDP does not look at such frames. The driver's does not see a tag beside the frame, tc does."""
+    unseen = ONE_TAG if datapath is NETDEV else ()
+    others = [one for name, one in REFUSED.items() if name not in unseen and len(one) > 14]  # u32 reads a byte more.
     assert len(passed(redirected, others)) == len(others)
-    filtered()
+    filtered(datapath)
     assert passed(redirected, others) == []
 
 
-def test_a_stripped_tag_passes_the_filter_if_its_payload_may(redirected: tuple[Tap, Tap]) -> None:
+@on_netdev
+def test_a_stripped_tag_passes_xdp_if_its_payload_may(redirected: tuple[Tap, Tap], datapath: DatapathType) -> None:
     """The kernel takes a tag off where tc gets the frame; a VLAN interface never puts one in. Tables refuse these."""
-    filtered()
+    filtered(datapath)
     assert len(passed(redirected, [REFUSED[name] for name in ONE_TAG])) == len(ONE_TAG)
     inside = [struct.pack("!HH", 5, kind) + bytes(46) for kind in (IPV6, VLAN, 0x88B5, 0x26)]
     assert passed(redirected, [frame(tag, body) for tag in (VLAN, QINQ) for body in inside]) == []
 
 
-@pytest.fixture
-def bridged(cable: None) -> Iterator[Tap]:
-    """What gets past PORT to a bridge, which takes frames where the kernel's datapath of Open vSwitch does."""
-    ip_batch(
-        [
-            "link add bridge type bridge",
-            "link add out type veth peer name wire",
-            *(f"link set {name} addrgenmode none up" for name in ("bridge", "out", "wire")),
-            f"link set {PORT} master bridge",
-            "link set out master bridge",
-        ],
-        netns=NODE,
-    )
-    # Where the kernel has these, they drop what is no whole packet.
-    for name in ("iptables", "ip6tables"):
-        run(NODE, "sysctl", "-w", f"net.bridge.bridge-nf-call-{name}=0")
-    with contextlib.closing(Tap(NODE, "wire")) as wire:
-        yield wire
+@pytest.mark.parametrize("offload", ["on", "off"])
+def test_what_a_vlan_interface_sends_is_dropped(ends: tuple[Tap, Tap], datapath: DatapathType, offload: str) -> None:
+    """Its tag is beside the frame or, without the offload, in it. XDP does not see the former."""
+    ip_batch(["link add link eth0 name tagged type vlan id 5", "link set tagged addrgenmode none up"], netns=POD)
+    assert run(POD, "ethtool", "-K", "eth0", "txvlan", offload).returncode == 0
+    with contextlib.closing(Tap(POD, "tagged")) as inner:
+        sent = [frame(IPV4), frame(ARP)]
+
+        def arrived() -> int:
+            for one in sent:
+                inner.send(one)
+            return len(passed(ends, []))
+
+        assert arrived() == 2
+        filtered(datapath)
+        assert arrived() == (2 if datapath is NETDEV and offload == "on" else 0)
 
 
-@pytest.mark.parametrize("way", ["straight", "redirected"])
-def test_the_rules_for_the_kernels_datapath(bridged: Tap, way: str, request: pytest.FixtureRequest) -> None:
-    pod, _ = request.getfixturevalue("ends" if way == "straight" else "redirected")
-    ends = pod, bridged
-    others = [one for one in REFUSED.values() if len(one) > 14 or way == "straight"]
-    assert len(passed(ends, others)) == len(others)
-    text, count = re.subn(r"devices = {.*?}", f'devices = {{ "{PORT}" }}', RULES.read_text())
-    assert count == 1
+def test_it_can_be_attached_again_and_removed(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    assert hooks() == frozenset()
+    for _ in range(3):
+        filtered(datapath)
+        assert hooks() == {INGRESS_HOOK[datapath]}
+        assert passed(ends, [frame(IPV6)]) == []
     for _ in range(2):
-        done = subprocess.run(inside(NODE, ["nft", "-f", "-"]), input=text, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    assert passed(ends, others) == []
-    assert passed(ends, [frame(ARP)]) == [frame(ARP)]
+        in_netns(NODE, lambda: unfilter_ports([PORT]))
+        assert hooks() == frozenset() and "xdp" not in shown()
+        assert tc("filter", "show", "dev", PORT, "ingress") == ""
+        assert passed(ends, [frame(IPV6)]) == [frame(IPV6)]
 
 
-def test_it_can_be_attached_again_and_taken_off(ends: tuple[Tap, Tap]) -> None:
-    filtered()
-    first = shown()["xdp"]["prog"]
-    assert first["name"] == "ethertypes"
-    filtered()
-    assert shown()["xdp"]["prog"]["id"] != first["id"]
-    assert passed(ends, [frame(IPV6)]) == []
-    assert run(NODE, "ip", "link", "set", PORT, "xdp", "off").returncode == 0
-    assert "xdp" not in shown()
-    assert passed(ends, [frame(IPV6)]) == [frame(IPV6)]
+def test_programs_are_attached_once(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    """In place of each other, as when a bridge gets the other datapath, or an earlier version has attached XDP."""
+    for before in (NETDEV, SYSTEM):
+        filtered(before)
+        filtered(datapath)
+        assert hooks() == {INGRESS_HOOK[datapath]}
+        shows = tc("filter", "show", "dev", PORT, "ingress").count("name ethertypes") or shown()["xdp"]["prog"]["name"]
+        assert shows == (1 if datapath is SYSTEM else "ethertypes")
+        assert passed(ends, [frame(IPV6)]) == []
 
 
-def test_large_packets_pass_and_none_are_merged(cable: None) -> None:
+@on_system
+@pytest.mark.parametrize("qdisc", ["clsact", "ingress"])
+def test_filters_of_others_stay(ends: tuple[Tap, Tap], datapath: DatapathType, qdisc: str) -> None:
+    """Such as those of the CNI plugin bandwidth; what ours passes comes to them."""
+    tc("qdisc", "add", "dev", PORT, qdisc)
+    tc("filter", "add", "dev", PORT, "ingress", "pref", "9", "protocol", "arp", "matchall", "action", "drop")
+    filtered(datapath)
+    assert passed(ends, [frame(IPV6), frame(ARP), frame(IPV4)]) == [frame(IPV4)]
+    in_netns(NODE, lambda: unfilter_ports([PORT]))
+    assert passed(ends, [frame(IPV6), frame(ARP), frame(IPV4)]) == [frame(IPV6), frame(IPV4)]
+
+
+@on_system
+def test_a_filter_that_others_have_there(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    """Of another kind, with our priority."""
+    tc("qdisc", "add", "dev", PORT, "clsact")
+    tc("filter", "add", "dev", PORT, "ingress", "pref", str(bpf.PRIORITY), "matchall", "action", "continue")
+    with pytest.raises(NotFiltered, match=f"^{PORT}: ethertypes cannot be filtered: Invalid argument$"):
+        filtered(datapath)
+    assert hooks() == frozenset()
+
+
+def test_segments_stay_large_in_front_of_the_kernels_datapath(cable: None, datapath: DatapathType) -> None:
+    filtered(datapath)
+    state = "on" if datapath is SYSTEM else "off"
+    assert f"tcp-segmentation-offload: {state}" in run(POD, "ethtool", "-k", "eth0").stdout
+    filtered(SYSTEM)
+    assert "tcp-segmentation-offload: on" in run(POD, "ethtool", "-k", "eth0").stdout
+
+
+def test_large_packets_pass_and_none_are_merged(cable: None, datapath: DatapathType) -> None:
     ip_batch([f"link set {PORT} mtu 9000"], netns=NODE)
     ip_batch(["link set eth0 mtu 9000", "addr add 192.0.2.1/24 dev eth0"], netns=POD)
     assert run(NODE, "ethtool", "-K", PORT, "gro", "on").returncode == 0
-    filtered()
-    assert "generic-receive-offload: off" in run(NODE, "ethtool", "-k", PORT).stdout
+    filtered(datapath)
+    assert datapath is SYSTEM or "generic-receive-offload: off" in run(NODE, "ethtool", "-k", PORT).stdout
     ip_batch([f"addr add 192.0.2.2/24 dev {PORT}"], netns=NODE)
     with udp_socket(POD, "192.0.2.1", 1000) as pod, udp_socket(NODE, "192.0.2.2", 1000) as node:
         for text in (b"a" * 8000, b"b" * 40_000):
@@ -219,35 +289,40 @@ def test_large_packets_pass_and_none_are_merged(cable: None) -> None:
             assert node.recv(65535) == text
 
 
-def test_a_device_that_is_not_there(cable: None) -> None:
+def test_a_device_that_is_not_there(cable: None, datapath: DatapathType) -> None:
     with pytest.raises(NotFiltered, match="^nothing: ethertypes cannot be filtered: no interface with this name$"):
-        filtered(PORT, "nothing")
+        filtered(datapath, PORT, "nothing")
 
 
 def test_a_device_without_xdp(cable: None) -> None:
     with pytest.raises(NotFiltered, match="^lo: ethertypes cannot be filtered: Operation not supported$"):
-        filtered("lo")
+        filtered(NETDEV, "lo")
 
 
-def test_a_device_with_a_program_of_another_kind(cable: None) -> None:
-    """Generic XDP, as others may have attached it: theirs stays."""
-    with ethertypes._loaded(ethertypes._library()) as program:
-        generic = 1 << 1
-        in_netns(NODE, lambda: _attach_as(generic, program))
+def test_an_xdp_program_of_others_stays(cable: None) -> None:
+    """A generic one prevents ours; the filter of the kernel's datapath leaves it alone."""
+    in_netns(NODE, _attach_generic_xdp)
     before = shown()["xdp"]["prog"]["id"]
     with pytest.raises(NotFiltered, match=f"^{PORT}: ethertypes cannot be filtered: File exists$"):
-        filtered()
+        filtered(NETDEV)
+    filtered(SYSTEM)
+    in_netns(NODE, lambda: unfilter_ports([PORT]))
     assert shown()["xdp"]["prog"]["id"] == before
 
 
-def _attach_as(mode: int, program: int) -> None:
-    assert ethertypes._library().bpf_xdp_attach(socket.if_nametoindex(PORT), program, mode, None) == 0
+def _attach_generic_xdp() -> None:
+    library, generic = bpf.LibBpf(), 1 << 1
+    program = library.load(bpf.ProgramType.XDP, b"others", ethertypes.XDP_PROGRAM)
+    index = socket.if_nametoindex(PORT)
+    assert library._library.bpf_xdp_attach(index, program, generic, None) == 0
+    os.close(program)
 
 
 def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ethertypes, "LIBRARY", "libbpf.so.none")
-    with pytest.raises(NotFiltered, match="without libbpf.so.none: install libbpf"):
-        filter_ports(["eth0"])
+    monkeypatch.setattr(bpf, "LIBRARY", "libbpf.so.none")
+    for work in (lambda: filter_ports(["eth0"], NETDEV), lambda: filter_hooks(["eth0"])):
+        with pytest.raises(NotFiltered, match="without libbpf.so.none: install libbpf"):
+            work()
 
 
 def command(*words: str, who: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -257,13 +332,17 @@ def command(*words: str, who: tuple[str, ...] = ()) -> subprocess.CompletedProce
     )
 
 
-def test_the_command(ends: tuple[Tap, Tap]) -> None:
-    done = command(PORT)
+def test_the_command(ends: tuple[Tap, Tap], datapath: DatapathType) -> None:
+    """What it attaches outlasts it."""
+    done = command(*(["--datapath", "system"] if datapath is SYSTEM else []), PORT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert passed(ends, [frame(IPV6)]) == []
+    assert hooks() == {INGRESS_HOOK[datapath]} and passed(ends, [frame(IPV6)]) == []
     done = command(PORT, "nothing")
     assert done.returncode == 2
     assert done.stderr == "romana-ovs: nothing: ethertypes cannot be filtered: no interface with this name\n"
+    done = command("--remove", PORT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert hooks() == frozenset()
 
 
 def test_the_command_of_a_user_who_may_not(cable: None) -> None:
@@ -272,4 +351,4 @@ def test_the_command_of_a_user_who_may_not(cable: None) -> None:
     assert done.stderr == (
         "romana-ovs: ethertypes cannot be filtered: the kernel takes no BPF program: Operation not permitted\n"
     )
-    assert "xdp" not in shown()
+    assert hooks() == frozenset()
