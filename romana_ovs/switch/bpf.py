@@ -115,9 +115,7 @@ class LibBpf:
     def xdp_name(self, device: str) -> bytes:
         """The name of the program of the driver's XDP, empty without one. Raises OSError."""
         number = ctypes.c_uint32()
-        _require(
-            self._library.bpf_xdp_query_id(socket.if_nametoindex(device), _DRIVER_MODE, ctypes.byref(number))
-        )
+        _require(self._library.bpf_xdp_query_id(socket.if_nametoindex(device), _DRIVER_MODE, ctypes.byref(number)))
         return self._name(number.value)
 
     def attach_tc(self, device: str, program: int) -> None:

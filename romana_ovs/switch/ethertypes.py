@@ -5,8 +5,8 @@ ethertypes makes a megaflow for each. The tables drop the same frames, too. Wher
 the datapath (`INGRESS_HOOK`):
 
 - The userspace datapath reads a port by a packet socket, which gets a frame before tc and nftables; XDP comes before
-  that. It is the driver's XDP ("native"), not the generic one, which does not see frames that tc has redirected, as root
-  in a pod can do. It does not see what the kernel keeps beside a frame, such as the tag of a VLAN interface.
+  that. It is the driver's XDP ("native"), not the generic one, which does not see frames that tc has redirected, as
+  root in a pod can do. It does not see what the kernel keeps beside a frame, such as the tag of a VLAN interface.
   Linux 5.18 or later is needed.
 - The kernel's datapath takes a frame after tc's ingress. There the program sees a frame as Open vSwitch does, with its
   tag wherever that is, and segments up to 64 KB stay in one piece, which XDP prevents.
@@ -73,7 +73,7 @@ XDP_PROGRAM = (
     Instruction(_SET, _VERDICT, 0, 0, _XDP_PASS),
     Instruction(_EXIT, 0, 0, 0, 0),
 )
-"""Passes a frame if it has an Ethernet header with the type of IPv4 or ARP. Tags, lengths and all other types: drop."""
+"""Passes a frame if it has an Ethernet header with the type of IPv4 or ARP; tags, lengths and others: drop."""
 
 TC_PROGRAM = (
     Instruction(_SET, _VERDICT, 0, 0, _TC_DROP),
@@ -86,8 +86,8 @@ TC_PROGRAM = (
     Instruction(_SET, _VERDICT, 0, 0, _TC_CONTINUE),
     Instruction(_EXIT, 0, 0, 0, 0),
 )
-"""Passes a frame without a tag whose type is IPv4 or ARP. The kernel takes the first tag out of a frame before tc, and a
-second one is the type then; a frame with a length in place of the type has the type of LLC or raw 802.3."""
+"""Passes a frame without a tag whose type is IPv4 or ARP. The kernel takes the first tag out of a frame before tc, and
+a second one is the type then; a frame with a length in place of the type has the type of LLC or raw 802.3."""
 
 
 def filter_ports(devices: Sequence[str], datapath: DatapathType) -> None:

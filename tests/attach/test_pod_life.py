@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 
 import pytest
 
+from romana_ovs.model.bridge import INGRESS_HOOK, DatapathType, IngressHook
+from romana_ovs.switch.ethertypes import filter_hooks, filter_ports, unfilter_ports
+from romana_ovs_emulate.system import in_netns
 from tests.support.cni_node import CniNode, cni_node, needs_plugin
+from tests.support.datapath import datapath_type
 from tests.support.netns_sockets import run
 from tests.support.private_ovs import needs_ovs
 from tests.support.waiting import eventually
@@ -98,4 +103,26 @@ def test_a_new_pod_of_an_old_name_gets_nothing_of_it(node: CniNode) -> None:
     node.delete(new)
     node.write_pod("x", "x-1")
     eventually(lambda: node.controller.state["pods"].get("a/x", {}).get("uid") == "x-1", "as before")
+    node.assert_nothing_left()
+
+
+def test_an_agent_that_starts_filters_ports_that_are_there(node: CniNode) -> None:
+    """As after an upgrade: the filter may be missing, or that of the other datapath."""
+
+    def hooks() -> frozenset[IngressHook]:
+        return in_netns(node.name, lambda: filter_hooks([port]))[port]
+
+    x = node.sandbox("x")
+    node.add(x)
+    port = node.port_of(x)
+    right = INGRESS_HOOK[datapath_type()]
+    assert hooks() == {right}
+    for other in ((), (DatapathType.SYSTEM,), (DatapathType.NETDEV,)):
+        node.stop_agent()
+        in_netns(node.name, lambda: unfilter_ports([port]))
+        for datapath in other:
+            in_netns(node.name, functools.partial(filter_ports, [port], datapath))
+        node.start_agent()
+        eventually(lambda: hooks() == {right}, "the filter is there")
+    node.delete(x)
     node.assert_nothing_left()

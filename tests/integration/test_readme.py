@@ -44,7 +44,9 @@ TCPServer(("10.0.64.0", 80), SimpleHTTPRequestHandler).serve_forever()
 """
 
 AFTERWARDS = """
-for port in db-port web-port; do { ip -d link show $port; tc filter show dev $port ingress; } | grep -w "name ethertypes"; done
+for port in db-port web-port; do
+    { ip -d link show $port; tc filter show dev $port ingress; } | grep "name ethertypes"
+done
 for i in $(seq 100); do ip netns exec web ping -c 1 -W 1 10.0.64.0 > ping && break; done
 grep ' 0% packet loss' ping
 ip netns exec db python3 -c "$SERVER" > http 2>&1 &
