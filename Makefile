@@ -17,6 +17,7 @@ TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 UNIT_TESTS := -m "not root and not apiserver and not alone and not slow and not sessions" --numprocesses=2 --dist=load
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
+IMAGE_ARGS ?=
 ATTACK_SECONDS ?= 2700
 ATTACK_ARGS ?=
 KERNEL_ARGS ?=
@@ -28,7 +29,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help romana-cni demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
+.PHONY: help romana-cni image demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -123,6 +124,10 @@ clean:  ## Remove the environment and everything that was built
 # Built once per machine, which takes minutes: apart from the tests, whose time is limited.
 romana-cni: .venv/.installed  ## The CNI plugin as build/romana-cni (needs Go)
 	@$(BIN)/python -m romana_ovs_emulate.cni_plugin build/romana-cni
+
+# Of Debian's packages by mmdebstrap, which is installed if it is missing; no Docker, no registry.
+image: .venv/.installed  ## The container image as a file (needs Go; IMAGE_ARGS="--output FILE": also there)
+	@exec $(BIN)/python -m romana_ovs_emulate.image $(IMAGE_ARGS)
 
 kube-binaries: .venv/.installed
 	@$(BIN)/python -m romana_ovs_emulate.binaries

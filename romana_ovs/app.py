@@ -27,6 +27,7 @@ from romana_ovs.controller.gc_freeze import GcFreeze
 from romana_ovs.controller.host_checks import HostChecks
 from romana_ovs.controller.programmer import Programmer
 from romana_ovs.controller.progress import Progress
+from romana_ovs.controller.readiness import not_ready_node, not_ready_registry
 from romana_ovs.controller.reconciler import EventsLost, Inputs, Outcome
 from romana_ovs.controller.session import Session
 from romana_ovs.controller.state_saver import StateSaver
@@ -116,6 +117,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
             self._status_server.listen()
             runtime.spawn_essential(self._status_server.serve)
             runtime.spawn_essential(self._status_server.publish)
+        runtime.serve_health(self.not_ready)
         self._listing_deadline = time.monotonic() + LISTING_SECONDS
         for watch in self._watches.values():
             runtime.spawn_essential(watch.run)
@@ -364,6 +366,12 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
                 LOG.error("refused: %s", problem)
         if problems and self._status_server is not None:
             self._status_server.broadcast({"event": "refused", "problems": list(problems)})
+
+    def not_ready(self) -> str:
+        """Why this process is not ready, in a sentence; empty when it is."""
+        if self.options.registry_only:
+            return not_ready_registry(listed=self.cluster is not None)
+        return not_ready_node(self.options.node, self._programmer.driven, self._programmer.sessions_by_node)
 
     def status(self) -> dict[str, Any] | None:
         """The state as the status socket shows it; None during a computation."""

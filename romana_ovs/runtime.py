@@ -29,6 +29,7 @@ import eventlet  # noqa: E402
 import eventlet.event  # noqa: E402
 import eventlet.hubs  # noqa: E402
 from eventlet import tpool  # noqa: E402
+from oslo_config.cfg import IntOpt  # noqa: E402
 from ryu import cfg  # noqa: E402
 from ryu.base.app_manager import RyuApp  # noqa: E402
 from ryu.controller import controller, ofp_event  # noqa: E402
@@ -36,6 +37,7 @@ from ryu.controller.handler import DEAD_DISPATCHER, MAIN_DISPATCHER, set_ev_cls 
 from ryu.lib import hub  # noqa: E402
 from ryu.ofproto import ofproto_v1_5  # noqa: E402
 
+from romana_ovs.health import MAX_PORT, HealthServer, NotReady  # noqa: E402
 from romana_ovs.model.errors import InputError, RomanaError  # noqa: E402
 from romana_ovs.switch.datapath import serve_connection, serve_management  # noqa: E402
 
@@ -56,6 +58,8 @@ MAX_UNANSWERED_ECHOES = 2
 """The connection of a switch that leaves so many echo requests unanswered is closed (docs/hazards.md D5)."""
 APP = "romana_ovs.app"
 SHUTDOWN_SECONDS = 1.5
+HEALTH_PORT = "health_port"
+"""Ryu's option (group DEFAULT) for the port of the health endpoints; 0: none."""
 
 CONF = cfg.CONF
 
@@ -72,6 +76,7 @@ __all__ = [
     "on_state_change",
     "refuse",
     "run",
+    "serve_health",
     "serve_management",
     "spawn",
     "spawn_essential",
@@ -109,6 +114,7 @@ def prepare() -> None:
     controller.datapath_connection_factory = serve_connection
     controller.OpenFlowController.server_loop = _listen
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    CONF.register_opts([IntOpt(HEALTH_PORT, default=0, min=0, max=MAX_PORT, help="Port of /livez and /readyz.")])
     CONF.set_default("ofp_listen_host", LISTEN_HOST)
     CONF.set_default("ofp_tcp_listen_port", LISTEN_PORT)
     CONF.set_default("echo_request_interval", ECHO_SECONDS)
@@ -147,6 +153,14 @@ def spawn(function: Callable[[], None]) -> Any:
     return hub.spawn(function)
 
 
+def serve_health(not_ready: NotReady) -> None:
+    """Serve the health endpoints, if they have a port. Raises SetupError."""
+    if CONF.health_port:
+        server = HealthServer(CONF.health_port, not_ready, spawn)
+        server.listen()
+        spawn_essential(server.serve)
+
+
 def run_in_thread(function: Callable[[], T], alongside: Callable[[], None] | None = None) -> T:
     """Run `function` in a native thread while green threads go on; returns or raises what it does.
 
@@ -181,15 +195,18 @@ def fail() -> None:
     os._exit(1)
 
 
-def run(argv: Sequence[str], overrides: Mapping[str, str] | None = None) -> int:
+def run(argv: Sequence[str], overrides: Mapping[str, str] | None = None, health_port: int | None = None) -> int:
     """Run the controller with ryu-manager's own options in `argv`; returns the exit status when it has ended.
 
-    `overrides` are settings that take precedence over those of files. Raises InputError for invalid settings.
+    `overrides` are settings that take precedence over those of files, and so does `health_port`. Raises InputError for
+    invalid settings.
     """
     from oslo_config.cfg import Error
     from ryu.cmd import manager
 
     config.register(CONF, overrides)
+    if health_port is not None:
+        CONF.set_override(HEALTH_PORT, health_port)
     end_on_signals()
     try:
         manager.main(args=[*argv, *([] if APP in argv else [APP])], prog="romana-ovs controller")

@@ -1,6 +1,7 @@
 """Renders docs from code (`python -m romana_ovs_emulate.docs`); with `--check`, exits 1 when one is stale.
 
-For developers of romana-ovs: it works in a checkout, on `etc/demo`, `docs/pipeline.md` and `docs/matrix.svg` there.
+For developers of romana-ovs: it works in a checkout, on `etc/demo`, `docs/pipeline.md`, `docs/matrix.svg` and the
+manifests of an installation there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from romana_ovs.simulator.interpret import Switch
 from romana_ovs.simulator.network import Network, Wiring
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, tcp
 from romana_ovs.simulator.trace import trace
+from romana_ovs_emulate.manifests import rendered_files
 from romana_ovs_emulate.readme_svg import picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,10 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
     args = parser.parse_args(argv)
     stale = 0
-    for page, render in PAGES.items():
-        path, text = ROOT / page, render(ROOT / DEMO)
+    rendered = {page: render(ROOT / DEMO) for page, render in PAGES.items()}
+    for page, text in (rendered | rendered_files(ROOT)).items():
+        path = ROOT / page
         if not args.check:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             print(f"{page} does not match the code; run `make docs`", file=sys.stderr)
@@ -88,7 +91,7 @@ PAGES: Mapping[Path, Callable[[Path], str]] = MappingProxyType(
         Path("docs") / "matrix.svg": matrix_picture,
     }
 )
-"""The rendered files, and the functions that render them from the folder of the demonstration."""
+"""The rendered documents, and the functions that render them from the folder of the demonstration."""
 
 
 def _before_and_after_policy(demo: Path) -> tuple[Cluster, Cluster]:

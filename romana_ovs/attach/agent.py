@@ -6,16 +6,19 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from romana_ovs.attach import conflist, namespaces
-from romana_ovs.attach.attachment import not_ready
+from romana_ovs.attach.attachment import BridgeState, not_ready
+from romana_ovs.attach.bridge_creation import ensure_bridge
 from romana_ovs.attach.database import Database
 from romana_ovs.attach.delete_queue import DeleteQueue
 from romana_ovs.attach.errors import CniError
 from romana_ovs.attach.gateway import Gateway
 from romana_ovs.attach.operations import AttachSettings, Operations
 from romana_ovs.attach.server import Server
+from romana_ovs.health import HealthServer
 from romana_ovs.model.errors import SetupError
 
 LOG = logging.getLogger("romana_ovs.attach")
@@ -33,6 +36,18 @@ def learned_mtu() -> int:
     """The MTU of pods: that of the device with the default route, less what a tunnel adds; bytes."""
     uplink = namespaces.uplink_mtu()
     return DEFAULT_MTU if uplink is None else uplink - OVERLAY_BYTES
+
+
+def not_serving(settings: AttachSettings, state: BridgeState) -> str:
+    """Why a runtime cannot attach pods, in a sentence; empty when it can: the configuration list is written, too."""
+    if reason := not_ready(state, settings.bridge):
+        return reason
+    path = settings.conf_folder / conflist.FILE_NAME if settings.conf_folder is not None else None
+    return f"{path} is not written yet" if path is not None and not path.exists() else ""
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    threading.Thread(target=function, name="health", daemon=True).start()
 
 
 def run(settings: AttachSettings) -> int:
@@ -54,6 +69,10 @@ def run(settings: AttachSettings) -> int:
     operations = Operations(settings, database, queue)
     server = Server(settings.socket, operations.handle)
     server.listen()
+    if settings.health_port is not None:
+        health = HealthServer(settings.health_port, lambda: not_serving(settings, database.state), _in_thread)
+        health.listen()
+        _in_thread(health.serve)
     database.start()
     if settings.gateway:
         Gateway(settings.bridge, settings.mtu, database).start()
@@ -68,8 +87,14 @@ def run(settings: AttachSettings) -> int:
 
 def _maintain(settings: AttachSettings, database: Database, operations: Operations, stop: threading.Event) -> None:
     """Collect what was left behind, and offer the configuration list once the bridge is ready, until `stop`."""
-    logged, collected_at = "", 0.0
+    logged, collected_at, ensured = "", 0.0, False
     while not stop.is_set():
+        try:
+            if settings.new_bridge is not None and not (ensured and database.state.exists):
+                ensure_bridge(settings.ovsdb, settings.new_bridge)
+                ensured = True
+        except SetupError as error:
+            LOG.warning("%s", error)
         reason = not_ready(database.state, settings.bridge)
         if reason != logged:
             LOG.info("%s", reason or f"bridge {settings.bridge} is ready")

@@ -26,6 +26,7 @@ from romana_ovs.attach.attachment import (
     why_not_programmed,
     without_row,
 )
+from romana_ovs.attach.bridge_creation import BridgeSettings
 from romana_ovs.attach.database import Database
 from romana_ovs.attach.delete_queue import DeleteQueue
 from romana_ovs.attach.errors import CniError
@@ -42,8 +43,8 @@ LOG = logging.getLogger("romana_ovs.attach")
 class AttachSettings:
     """The settings of the agent: bridge, its database, socket, folders, MTU of pods in bytes, how long ADD waits.
 
-    `conf_folder` is None when no configuration list is to be written. `gateway`: whether the agent gives the node
-    its own address.
+    `conf_folder` is None when no configuration list is to be written, `health_port` when health is not served, and
+    `new_bridge` when others make the bridge. `gateway`: whether the agent gives the node its own address.
     """
 
     bridge: str
@@ -54,6 +55,8 @@ class AttachSettings:
     portmap: bool
     mtu: int
     wait_seconds: float
+    health_port: int | None = None
+    new_bridge: BridgeSettings | None = None
     gateway: bool = True
 
 

@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from romana_ovs.cli.health_port import add_health_port, check_health_port
 from romana_ovs.config import ControllerOptions
+from romana_ovs.model.addresses import address_fault
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import InputError, SetupError
+from romana_ovs.model.syntax import subdomain_fault
+
+if TYPE_CHECKING:  # Imported without eventlet: see `run`.
+    from romana_ovs.attach.bridge_creation import BridgeSettings
 
 HELP = "The attach agent of a node: gives pods their network devices and bridge ports, as a container runtime asks."
 SOCKET = Path("/run/romana-ovs/attach.sock")
@@ -16,6 +25,8 @@ QUEUE = Path("/var/lib/romana-ovs/deletes")
 CONF_FOLDER = Path("/etc/cni/net.d")
 BRIDGE = "br-int"
 WAIT_SECONDS = 20.0
+TUNNELS, NO_TUNNEL = ("vxlan", "geneve"), "none"
+CONTROLLER = "tcp:127.0.0.1:6653"
 MIN_MTU, MAX_MTU = 576, 65535
 """Bytes: what every IPv4 host takes (RFC 791), and the longest packet."""
 
@@ -35,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"where it writes the CNI configuration list (default {CONF_FOLDER})",
     )
+    _add_bridge_arguments(parser)
+    add_health_port(parser)
     parser.add_argument("--no-conflist", action="store_true", help="write no CNI configuration list")
     parser.add_argument(
         "--no-portmap", action="store_true", help="leave the plugin portmap (hostPort) out of that list"
@@ -52,9 +65,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_bridge_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the bridge")
+    group.add_argument(
+        "--create-bridge", action="store_true", help="make the bridge and its tunnel port where they are missing"
+    )
+    group.add_argument("--node", metavar="NAME", help="this node, as it is named in the API server")
+    group.add_argument(
+        "--datapath",
+        choices=[each.value for each in DatapathType],
+        help=f"the datapath of a bridge that is made (default {DatapathType.SYSTEM.value}, the kernel's)",
+    )
+    group.add_argument("--tunnel", choices=[*TUNNELS, NO_TUNNEL], help=f"between nodes (default {TUNNELS[0]})")
+    group.add_argument("--tunnel-address", metavar="ADDRESS", help="this node's IPv4 address in the network of nodes")
+    group.add_argument(
+        "--controller", metavar="TARGET", help=f"of a bridge without one (default {CONTROLLER}; ovs-vswitchd(8))"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Returns exit code 0 after SIGTERM or SIGINT. Raises InputError for invalid options, SetupError without root."""
     _check(args)
+    _check_bridge(args)
     if os.geteuid() != 0:
         raise SetupError("the attach agent needs root (network namespaces, devices): run it with sudo")
     from romana_ovs.attach.without_eventlet import block_eventlet
@@ -75,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
             portmap=not args.no_portmap,
             mtu=args.mtu if args.mtu is not None else agent.learned_mtu(),
             wait_seconds=args.wait,
+            health_port=args.health_port,
+            new_bridge=_bridge_settings(args),
             gateway=not args.no_gateway,
         )
     )
@@ -85,5 +119,49 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError.because(f"--mtu: {args.mtu} is not from {MIN_MTU} to {MAX_MTU}")
     if not 0 < args.wait <= 60:
         raise InputError.because(f"--wait: {args.wait:g} is not from 0 to 60 seconds; the plugin waits 90")
+    check_health_port(args.health_port)
     if not args.bridge or "/" in args.bridge:
         raise InputError.because(f"--bridge: {args.bridge!r} is no name of a bridge")
+
+
+def _check_bridge(args: argparse.Namespace) -> None:
+    """Raises InputError for options of the bridge that do not fit together."""
+    if not args.create_bridge:
+        names = ("node", "datapath", "tunnel", "tunnel_address", "controller")
+        for name in names:
+            if getattr(args, name) is not None:
+                raise InputError.because(f"--{name.replace('_', '-')}: this is for --create-bridge")
+        return
+    if fault := subdomain_fault(args.node) if args.node else "--create-bridge needs the name of this node":
+        raise InputError.because(f"--node: {fault}")
+    if args.tunnel != NO_TUNNEL:
+        _tunnel_address(args.tunnel_address or "")
+
+
+def _tunnel_address(text: str) -> IPv4Address:
+    """The address in the option. Raises InputError."""
+    try:
+        address = IPv4Address(text)
+    except AddressValueError as error:
+        reason = f"{text!r} is no IPv4 address" if text else "a tunnel needs the IPv4 address of this node"
+        raise InputError.because(f"--tunnel-address: {reason}") from error
+    if fault := address_fault(address):
+        raise InputError.because(f"--tunnel-address: {fault}")
+    return address
+
+
+def _bridge_settings(args: argparse.Namespace) -> BridgeSettings | None:
+    from romana_ovs.attach.bridge_creation import BridgeSettings, Tunnel, TunnelType  # imported here: as in `run`
+
+    if not args.create_bridge:
+        return None
+    tunnel = None
+    if args.tunnel != NO_TUNNEL:
+        tunnel = Tunnel(TunnelType(args.tunnel or TUNNELS[0]), _tunnel_address(args.tunnel_address))
+    return BridgeSettings(
+        name=args.bridge,
+        node=args.node,
+        datapath=DatapathType(args.datapath or DatapathType.SYSTEM.value),
+        controller=args.controller or CONTROLLER,
+        tunnel=tunnel,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from romana_ovs.cli.health_port import add_health_port, check_health_port
 from romana_ovs.model.errors import InputError
 
 HELP = "the Ryu application; takes ryu-manager's own options, such as --config-file"
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="watch this API server; FILE `in-cluster`: with the service account of the pod",
     )
+    add_health_port(parser)
     role = parser.add_mutually_exclusive_group()
     role.add_argument("--node", metavar="NAME", help="program only this node's bridge, and watch only its pods")
     role.add_argument(
@@ -33,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         if text == "":
             # An empty option would count as absent: the controller would use another cluster or drive other bridges.
             raise InputError.because(f"{option} is empty")
+    check_health_port(args.health_port)
     from romana_ovs import runtime  # imported here: it patches modules, which no other command needs
 
     given = {"kubeconfig": args.kubeconfig, "node": args.node, "registry_only": "yes" if args.registry else None}
-    return runtime.run(args.rest, {name: text for name, text in given.items() if text is not None})
+    return runtime.run(args.rest, {name: text for name, text in given.items() if text is not None}, args.health_port)

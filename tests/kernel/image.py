@@ -11,7 +11,8 @@ from pathlib import Path
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.build_cache import BuildCache, Progress
-from tests.kernel.packages import BUSYBOX, GUEST_PACKAGES, NoPackagesError, Packages, run_command
+from romana_ovs_emulate.debian_packages import APART, NoPackagesError, run_command
+from tests.kernel.packages import BUSYBOX, GUEST_PACKAGES, Packages
 
 CACHE = BuildCache("kernel-test", "the virtual machine")
 GUEST = Path(__file__).parent / "guest"
@@ -36,8 +37,6 @@ EARLY_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
 """What the initramfs loads, with what these need, before it mounts the disk."""
 NOT_NEEDED = ("mypy", "mypyc", "*__mypyc*", "ruff", "grimp", "importlinter", "pip", "__editable__*", "romana_ovs*")
 """Of the Python packages, those that check the sources, and the checkout itself, which comes with each run."""
-_APART = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""Begins a command that mounts and starts much: all of that ends with it, and with us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,7 @@ def _build(folder: Path, packages: Packages, progress: Progress) -> None:
     root, kernel = folder / "root", folder / "kernel"
     progress("  installing Debian's packages")
     run_command(
-        [*_APART, "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(GUEST_PACKAGES)}",
+        [*APART, "mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", f"--include={','.join(GUEST_PACKAGES)}",
          packages.suite, str(root), *packages.sources],
         seconds=BUILD_SECONDS,
         error=NoPackagesError,

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.debian_packages import NoPackagesError
 from tests.kernel import __main__ as program
 from tests.kernel import slowness
 from tests.kernel.image import Image
 from tests.kernel.machine import EMULATION, NotBootedError
-from tests.kernel.packages import NoPackagesError, Packages
+from tests.kernel.packages import Packages
 
 ROOT = Path(__file__).parents[2]
 TESTS = """

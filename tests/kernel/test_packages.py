@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate import debian_packages
+from romana_ovs_emulate.debian_packages import NoPackagesError, parse_sources, parse_versions
 from tests.kernel import packages
 from tests.kernel.packages import (
     GUEST_PACKAGES,
-    NoPackagesError,
     missing_host_packages,
     parse_kernel,
-    parse_sources,
-    parse_versions,
     prepare_host,
 )
 
@@ -74,7 +73,7 @@ def test_another_distribution_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_failed_command_is_one_line() -> None:
     with pytest.raises(NoPackagesError) as caught:
-        packages.apt("sh", "-c", "echo first >&2; echo last >&2; exit 3")
+        debian_packages.apt("sh", "-c", "echo first >&2; echo last >&2; exit 3")
     assert str(caught.value) == "`sh -c` failed: last"
 
 
@@ -144,17 +143,17 @@ def test_a_failed_installation_says_the_command(calls: Path, monkeypatch: pytest
 
 
 def test_a_long_command_reports_that_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr(debian_packages, "PROGRESS_SECONDS", 0.2)
     said: list[str] = []
-    assert packages.run_command(["sh", "-c", "echo out; sleep 0.7"], seconds=10, progress=said.append) == "out\n"
+    assert debian_packages.run_command(["sh", "-c", "echo out; sleep 0.7"], seconds=10, progress=said.append) == "out\n"
     assert len(said) >= 2
 
 
 def test_a_command_that_hangs_is_ended() -> None:
     with pytest.raises(SetupError, match=r"^`sleep 60` did not end within 0 s$"):
-        packages.run_command(["sleep", "60"], seconds=0.2)
+        debian_packages.run_command(["sleep", "60"], seconds=0.2)
 
 
 def test_a_command_that_is_not_there_is_named() -> None:
     with pytest.raises(SetupError, match=r"^no-such-program is not installed$"):
-        packages.run_command(["no-such-program"], seconds=1)
+        debian_packages.run_command(["no-such-program"], seconds=1)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from romana_ovs.model.errors import SetupError
-from tests.kernel.packages import find_sources, prepare_host
+from romana_ovs_emulate.debian_packages import find_sources
+from tests.kernel.packages import prepare_host
 from tests.newer_switch.build import HOST_PROGRAMS, build, find
 from tests.newer_switch.selection import OPTIONS, TESTS
 from tests.support.open_vswitch import VARIABLE, chosen_prefix

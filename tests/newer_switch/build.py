@@ -13,8 +13,8 @@ from pathlib import Path
 
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.build_cache import BuildCache, Progress
+from romana_ovs_emulate.debian_packages import NoPackagesError, run_command
 from romana_ovs_emulate.system import SCHEMA
-from tests.kernel.packages import NoPackagesError, run_command
 
 SUITE = "trixie"
 """Debian 13: Open vSwitch 3.5."""

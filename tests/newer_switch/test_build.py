@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from romana_ovs_emulate.debian_packages import NoPackagesError
 from romana_ovs_emulate.system import SCHEMA
-from tests.kernel.packages import NoPackagesError
 from tests.newer_switch import build
 
 SOURCES = (
