@@ -10,6 +10,8 @@ PYTHON ?= /usr/bin/python3
 BIN := .venv/bin
 DECLARED := setup.cfg setup.py pyproject.toml $(wildcard distributions/emulate/*.*) romana-ovs-ryu.pth constraints.txt
 SYSTEM := openvswitch-switch mininet iproute2 nftables ethtool iputils-ping procps curl openssl python3-venv
+# What nodes of a real cluster need, too.
+CLUSTER_SYSTEM := containerd runc containernetworking-plugins conntrack iptables busybox-static
 TEST_SECONDS ?= 3600
 # A file's tests stay with one worker: they share what takes long to start. Much of their time is waiting.
 TEST_WORKERS ?= --numprocesses=2 --dist=loadfile --no-loadscope-reorder
@@ -18,6 +20,7 @@ UNIT_TESTS := -m "not root and not apiserver and not alone and not slow and not 
 PYTEST_ARGS ?=
 KUBE_ARGS ?=
 IMAGE_ARGS ?=
+CLUSTER_ARGS ?=
 ATTACK_SECONDS ?= 2700
 ATTACK_ARGS ?=
 KERNEL_ARGS ?=
@@ -29,7 +32,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help romana-cni image demo demo-kube kube test test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
+.PHONY: help romana-cni image demo demo-kube kube cluster test test-cluster test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -43,10 +46,20 @@ demo-kube: root .venv/.installed kube-binaries  ## The same on a real Kubernetes
 kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_ARGS=--controllers: with controllers too)
 	@exec $(BIN)/python -m romana_ovs_emulate.kube $(KUBE_ARGS)
 
+cluster: SYSTEM += $(CLUSTER_SYSTEM)
+cluster: root .venv/.installed  ## A real Kubernetes cluster with romana-ovs (CLUSTER_ARGS=--help: its options)
+	@exec $(BIN)/python -m romana_ovs_emulate.cluster $(CLUSTER_ARGS)
+
+# A cluster of real kubelets takes its time: apart from `make test`.
+test-cluster: SYSTEM += $(CLUSTER_SYSTEM)
+test-cluster: root .venv/.installed-test  ## Tests on a cluster of real kubelets and containerd
+	@$(BIN)/python -m romana_ovs_emulate.binaries --nodes
+	@exec $(BIN)/python -m pytest -q tests/cluster $(PYTEST_ARGS)
+
 test: root lint contracts types docs-check kube-binaries  ## Lint, import contracts, types, generated docs, tests
 	@echo "== tests"
 	@timeout --foreground --signal=INT --kill-after=60 $$(( $(TEST_SECONDS) + 300 )) \
-		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) $(TEST_WORKERS) $(PYTEST_ARGS)
+		$(BIN)/python -m pytest --durations=15 --time-limit=$(TEST_SECONDS) --ignore=tests/cluster $(TEST_WORKERS) $(PYTEST_ARGS)
 
 # Compiled tests are kept, whatever the environment says of that: compiling them anew is half of collecting them.
 unit: .venv/.installed-test  ## The fast lane: tests that need neither root nor an API server, a minute and a half

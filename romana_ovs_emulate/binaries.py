@@ -1,10 +1,12 @@
 """Finds the programs of a Kubernetes control plane, or builds them once per machine (etc/kubernetes/binaries/go.mod).
 
-`python -m romana_ovs_emulate.binaries` builds them if they are missing and Go is installed.
+`python -m romana_ovs_emulate.binaries` builds them if they are missing and Go is installed. With `--nodes` it builds
+those of real nodes, too.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import platform
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +31,20 @@ PACKAGES = {
     "kubectl": "k8s.io/kubernetes/cmd/kubectl",
 }
 """Each program and the Go package that it is built from."""
+NODE_PACKAGES = {
+    "kubelet": "k8s.io/kubernetes/cmd/kubelet",
+    "kube-proxy": "k8s.io/kubernetes/cmd/kube-proxy",
+    "agnhost": "k8s.io/kubernetes/test/images/agnhost",
+}
+"""The programs of real nodes, and the one that Kubernetes' own tests run in pods."""
+AGNHOST_VERSION = "test/images/agnhost/VERSION"
 NEEDED = ("etcd", "kube-apiserver", "kubectl")
 """The programs that a folder of binaries must have: those of envtest, whose convention KUBEBUILDER_ASSETS is."""
 ASSETS = "KUBEBUILDER_ASSETS"
 PROGRESS_SECONDS = 15.0
 """How often a build reports its progress, in seconds."""
 CACHE = BuildCache("kubernetes", "Kubernetes")
+NODE_CACHE = BuildCache("kubernetes-nodes", "the programs of Kubernetes nodes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,39 @@ def find_or_build(progress: Progress) -> Binaries:
     if reason := unavailable_reason():
         raise SetupError(f"a Kubernetes control plane {reason}")
     module = _module()
-    return Binaries(CACHE.find_or_build(_key(module), lambda folder: _build(module, folder, progress), progress))
+
+    def build(folder: Path) -> None:
+        progress(f"Building Kubernetes {_version(module)} with Go, once for this machine (ten minutes on two cores)")
+        _build(module, folder, PACKAGES, _stamp(_version(module)), progress)
+        # Go names a program after the last element of its package path, without the version: etcd's is `server`.
+        (folder / "server").rename(folder / "etcd")
+
+    return Binaries(CACHE.find_or_build(_key(module), build, progress))
+
+
+def node_programs_unavailable_reason() -> str:
+    """Why the programs of NODE_PACKAGES cannot be had here, as a sentence; empty when they exist or can be built."""
+    if NODE_CACHE.find(_key(_module())) is not None or shutil.which("go") is not None:
+        return ""
+    return "needs the programs of Kubernetes nodes (kubelet, ...): install Go to have them built"
+
+
+def find_or_build_node_programs(progress: Progress) -> Binaries:
+    """The programs of NODE_PACKAGES, built if there are none: a few minutes after a build of the control plane.
+
+    Raises SetupError when they cannot be built.
+    """
+    if reason := node_programs_unavailable_reason():
+        raise SetupError(f"a Kubernetes node {reason}")
+    module = _module()
+
+    def build(folder: Path) -> None:
+        programs = ", ".join(NODE_PACKAGES)
+        progress(f"Building {programs} {_version(module)} with Go, once for this machine (some minutes on two cores)")
+        stamp = f"{_stamp(_version(module))} -X main.Version={_agnhost_version(module)}"
+        _build(module, folder, NODE_PACKAGES, stamp, progress)
+
+    return Binaries(NODE_CACHE.find_or_build(_key(module), build, progress))
 
 
 def _module() -> Path:
@@ -106,12 +149,13 @@ def _key(module: Path) -> str:
     return f"{_version(module)}-{platform.machine()}-{hashlib.sha256(text).hexdigest()[:12]}"
 
 
-def _build(module: Path, folder: Path, progress: Progress) -> None:
-    """Build every program into `folder`. Go caches what it compiled, so a second attempt continues the first."""
-    version = _version(module)
-    progress(f"Building Kubernetes {version} with Go, once for this machine (about ten minutes on two cores)")
+def _build(module: Path, folder: Path, packages: Mapping[str, str], stamp: str, progress: Progress) -> None:
+    """Build the programs into `folder`, with `stamp` as linker flags.
+
+    Go caches what it compiled, so a second attempt continues the first.
+    """
     process = subprocess.Popen(
-        ["go", "build", "-v", "-trimpath", "-ldflags", _stamp(version), "-o", f"{folder}{os.sep}", *PACKAGES.values()],
+        ["go", "build", "-v", "-trimpath", "-ldflags", stamp, "-o", f"{folder}{os.sep}", *packages.values()],
         cwd=module,
         env={**os.environ, "GOWORK": "off"},
         stdin=subprocess.DEVNULL,
@@ -129,8 +173,6 @@ def _build(module: Path, folder: Path, progress: Progress) -> None:
         raise
     if code != 0:
         raise SetupError(f"Kubernetes cannot be built with Go: {'; '.join(last_lines)}")
-    # Go names a program after the last element of its package path, without the version: etcd's is `server`.
-    (folder / "server").rename(folder / "etcd")
 
 
 def _read_progress(process: subprocess.Popen[str], progress: Progress) -> list[str]:
@@ -153,13 +195,18 @@ def _stamp(version: str) -> str:
     return " ".join(["-s -w", *(f"-X k8s.io/component-base/version.{key}={value}" for key, value in values.items())])
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
     """Returns exit code 0, or 2 when the build fails. When nothing can be built, prints why: an error in CI only."""
+    parser = argparse.ArgumentParser(description="Builds the programs of Kubernetes that are missing.")
+    parser.add_argument("--nodes", action="store_true", help="those of real nodes, too")
+    nodes = parser.parse_args(argv).nodes
     try:
         if (reason := unavailable_reason()) and not os.environ.get("CI"):
             print(f"The tests on a Kubernetes API server will be skipped: that {reason}.")
         else:
-            find_or_build(lambda text: print(text, flush=True))
+            find_or_build(_print)
+            if nodes:
+                find_or_build_node_programs(_print)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 2
@@ -168,5 +215,18 @@ def main() -> int:
     return 0
 
 
+def _agnhost_version(module: Path) -> str:
+    """The version of agnhost that Kubernetes' tests ask for, from the module's sources. Raises SetupError."""
+    command = ["go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"]
+    done = subprocess.run(command, cwd=module, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"the sources of Kubernetes are not there: {' '.join(done.stderr.split())}")
+    return (Path(done.stdout.strip()) / AGNHOST_VERSION).read_text().strip()
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -66,8 +66,12 @@ def _build(folder: Path, progress: Progress) -> None:
 
 
 def install(target: Path) -> None:
-    """Put the program at `target` in one step, as a runtime may start it at any time. Raises SetupError."""
-    program = find_or_build(lambda text: print(text, flush=True))
+    """Build the program if need be, and put it at `target` as `copy_to` does. Raises SetupError."""
+    copy_to(find_or_build(lambda text: print(text, flush=True)), target)
+
+
+def copy_to(program: Path, target: Path) -> None:
+    """Copy the program to `target` in one step, as a runtime may start it at any time. Raises SetupError."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}-", delete=False) as copy:

@@ -5,6 +5,8 @@
 
 Everything is in a run folder (romana_ovs_emulate/runs.py), so two never collide, and the next run or `romana-ovs
 clean` removes the remains of a killed one. It listens on loopback only, or on the given address.
+
+With a `Site` it runs in a network namespace where nodes reach it, and is forwarded to loopback here.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +28,8 @@ from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.binaries import Binaries, find_or_build
 from romana_ovs_emulate.build_cache import Progress
 from romana_ovs_emulate.daemon import Daemon
-from romana_ovs_emulate.pki import Pair, make_authority, make_key, public_key, write_kubeconfig
+from romana_ovs_emulate.pki import DAYS, Pair, make_authority, make_key, public_key, write_kubeconfig
+from romana_ovs_emulate.port_forward import PortForward
 from romana_ovs_emulate.runs import RUNS_FOLDER, Run, start_run
 
 LOOPBACK = "127.0.0.1"
@@ -43,6 +47,17 @@ ATTEMPTS = 3
 REQUEST_SECONDS = 10.0
 COMMAND_SECONDS = 120.0
 MASTERS = "system:masters"
+SECURE_PORT = 6443
+"""The port of the API server at a site; elsewhere it has a free one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a control plane for real nodes runs: in a network namespace of `run`, which has `address`."""
+
+    run: Run
+    netns: str
+    address: str
 
 
 class ControlPlane:
@@ -57,14 +72,18 @@ class ControlPlane:
         progress: Progress = lambda text: None,
         options: Sequence[str] = (),
         niceness: int = NICENESS,
+        site: Site | None = None,
     ) -> None:
         """Nothing is started yet.
 
         `address` is what the API server listens on; `controllers` starts kube-controller-manager and kube-scheduler,
         too. Without controllers nothing creates service accounts, so pods have none. `options` are further ones of the
-        API server. `niceness` is that of nice(1).
+        API server. `niceness` is that of nice(1). With `site` the API server listens there instead; the run is not
+        the control plane's to close.
         """
         self._address = address
+        self._site = site
+        self._forward = PortForward(site.netns, SECURE_PORT) if site is not None else None
         self._controllers = controllers
         self._binaries = binaries
         self._progress = progress
@@ -78,11 +97,14 @@ class ControlPlane:
         """Start everything; returns when it is ready. Raises SetupError, with the end of the log of what failed."""
         self._binaries = self._binaries or find_or_build(self._progress)
         programs = {name: self._binaries.path(name) for name in (*_PARTS, *(_CONTROLLERS if self._controllers else ()))}
-        self._run = start_run(_runs_folder())
+        self._run = start_run(_runs_folder()) if self._site is None else self._site.run
         try:
             self._authority = make_authority(self.folder / "pki")
             self._prepare_keys()
-            self._daemons = {name: Daemon(self._run, path, niceness=self._niceness) for name, path in programs.items()}
+            netns = self._site.netns if self._site is not None else ""
+            self._daemons = {
+                name: Daemon(self._run, path, niceness=self._niceness, netns=netns) for name, path in programs.items()
+            }
             self._daemons["etcd"].start(_etcd_arguments(self.folder))
             self._start_on_free_port()
             if self._controllers:
@@ -110,8 +132,13 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        """Where the API server listens; it stays the same when it is started again."""
+        """Where the API server is reached from here; it stays the same when it is started again."""
         return f"https://{self._address}:{self._port}"
+
+    @property
+    def node_url(self) -> str:
+        """Where nodes reach the API server."""
+        return self.url if self._site is None else f"https://{self._site.address}:{SECURE_PORT}"
 
     @property
     def authority(self) -> Path:
@@ -141,7 +168,9 @@ class ControlPlane:
         """End everything and remove all of it. Idempotent."""
         for daemon in reversed(self._daemons.values()):
             daemon.kill()
-        if self._run is not None:
+        if self._forward is not None:
+            self._forward.close()
+        if self._run is not None and self._site is None:
             self._run.close()
 
     def stop_api_server(self) -> None:
@@ -210,33 +239,43 @@ class ControlPlane:
         if definitions:
             self.kubectl("wait", "--for=condition=Established", f"--timeout={READY_SECONDS:.0f}s", *definitions)
 
-    def kubeconfig_for(self, user: str, groups: Sequence[str] = ()) -> Path:
-        """A kubeconfig of that user in those groups, by client certificate. Raises SetupError."""
+    def kubeconfig_for(self, user: str, groups: Sequence[str] = (), *, url: str = "") -> Path:
+        """A kubeconfig of that user in those groups, by client certificate. Raises SetupError.
+
+        `url` is the API server's where the kubeconfig is used, by default `self.url`.
+        """
         pair = self._authority.client(user, groups)
         path = self.folder / "pki" / f"{pair.certificate.stem}.kubeconfig"
-        write_kubeconfig(path, self.url, self._authority, pair)
+        write_kubeconfig(path, url or self.url, self._authority, pair)
         return path
 
-    def kubeconfig_for_service_account(self, namespace: str, name: str, *, node: str = "") -> Path:
+    def kubeconfig_for_service_account(self, namespace: str, name: str, *, node: str = "", url: str = "") -> Path:
         """A kubeconfig with a token of that service account (which exists), bound to the Node `node` when given.
 
-        Raises SetupError. Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
+        `url` is as in `kubeconfig_for`; the token lasts as long as certificates do. Raises SetupError. Source: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
         """
         bound = ["--bound-object-kind=Node", f"--bound-object-name={node}"] if node else []
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", *bound).strip()
+        lasting = [f"--duration={DAYS * 24}h"]
+        token = self.kubectl("create", "token", name, f"--namespace={namespace}", *lasting, *bound).strip()
         path = self.folder / "pki" / f"account-{namespace}-{name}-{node}.kubeconfig"
-        write_kubeconfig(path, self.url, self._authority, token)
+        write_kubeconfig(path, url or self.url, self._authority, token)
         return path
 
     def _prepare_keys(self) -> None:
-        hosts = ["localhost", LOOPBACK, self._address, SERVICE_ADDRESS, "kubernetes.default.svc"]
+        here = self._address if self._site is None else self._site.address
+        hosts = ["localhost", LOOPBACK, here, SERVICE_ADDRESS, "kubernetes.default.svc"]
         self._serving = self._authority.server("kube-apiserver", list(dict.fromkeys(hosts)))
         self._admin = self._authority.client("admin", [MASTERS])
         make_key(self.folder / "pki" / "accounts.key")
         public_key(self.folder / "pki" / "accounts.key", self.folder / "pki" / "accounts.pub")
 
     def _start_on_free_port(self) -> None:
-        """Start the API server on a free port, or on another one when that is taken meanwhile."""
+        """Start the API server on a free port, or on another one when that is taken meanwhile; at a site on its own."""
+        if self._forward is not None:
+            self._port = self._forward.start()
+            write_kubeconfig(self.kubeconfig, self.url, self._authority, self._admin)
+            self.start_api_server()
+            return
         for attempt in range(1, ATTEMPTS + 1):
             self._port = _free_port(self._address)
             write_kubeconfig(self.kubeconfig, self.url, self._authority, self._admin)
@@ -265,9 +304,7 @@ class ControlPlane:
         pki = self.folder / "pki"
         return [
             f"--etcd-servers={_etcd_url(self.folder)}",
-            f"--bind-address={self._address}",
-            f"--advertise-address={self._address}",
-            f"--secure-port={self._port}",
+            *self._listening_arguments(),
             f"--tls-cert-file={self._serving.certificate}",
             f"--tls-private-key-file={self._serving.key}",
             f"--client-ca-file={self.authority}",
@@ -280,13 +317,29 @@ class ControlPlane:
             f"--service-account-signing-key-file={pki / 'accounts.key'}",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--allow-privileged",
-            "--endpoint-reconciler-type=none",
             "--profiling=false",
             *self._options,
         ]
 
+    def _listening_arguments(self) -> list[str]:
+        """Where the API server listens, and what it needs there to reach kubelets."""
+        if self._site is None:
+            own = [f"--bind-address={self._address}", f"--advertise-address={self._address}"]
+            return [*own, f"--secure-port={self._port}", "--endpoint-reconciler-type=none"]
+        kubelets = self._authority.client("kube-apiserver-kubelet-client", [MASTERS])
+        return [
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={self._site.address}",
+            f"--secure-port={SECURE_PORT}",
+            f"--kubelet-client-certificate={kubelets.certificate}",
+            f"--kubelet-client-key={kubelets.key}",
+            "--kubelet-preferred-address-types=InternalIP",
+        ]
+
     def _start_controllers(self) -> None:
-        shared = [f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
+        kubeconfig = self.folder / "controllers.kubeconfig"
+        write_kubeconfig(kubeconfig, self.node_url, self._authority, self._admin)
+        shared = [f"--kubeconfig={kubeconfig}", "--leader-elect=false", "--secure-port=0", "--profiling=false"]
         self._daemons["kube-controller-manager"].start(
             [
                 *shared,

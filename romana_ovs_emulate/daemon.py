@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from romana_ovs_emulate.patience import patience
 from romana_ovs_emulate.runs import Run
+from romana_ovs_emulate.system import inside
 
 END_SECONDS = patience(10.0)
 """How long it may take to end on SIGTERM, in seconds."""
@@ -18,11 +19,15 @@ LOG_LINES = 12
 class Daemon:
     """One program of a run. It can be stopped (or killed) and started again."""
 
-    def __init__(self, run: Run, program: Path, *, niceness: int = 0) -> None:
-        """Nothing is started yet; `niceness` is that of nice(1)."""
-        self.name = program.name
-        self.log = run.folder / f"{program.name}.log"
-        self._command = ["nice", "-n", str(niceness), str(program)] if niceness else [str(program)]
+    def __init__(self, run: Run, program: Path, *, niceness: int = 0, netns: str = "", name: str = "") -> None:
+        """Nothing is started yet; `niceness` is that of nice(1), `netns` a network namespace other than this one.
+
+        `name`, by default the program's, is that of its log.
+        """
+        self.name = name or program.name
+        self.log = run.folder / f"{self.name}.log"
+        command = ["nice", "-n", str(niceness), str(program)] if niceness else [str(program)]
+        self._command = inside(netns, command) if netns else command
         self._run = run
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -36,8 +41,11 @@ class Daemon:
         """Whether its process exists."""
         return self.pid is not None
 
-    def start(self, arguments: Sequence[str]) -> None:
-        """Start it in a session of its own, so that Ctrl-C on the terminal does not end it."""
+    def start(self, arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
+        """Start it in a session of its own, so that Ctrl-C on the terminal does not end it.
+
+        `env` is its environment, by default that of this process.
+        """
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, *arguments],
@@ -45,6 +53,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd=self._run.folder,
+                env=env,
                 start_new_session=True,
             )
         self._run.record(self._process.pid)

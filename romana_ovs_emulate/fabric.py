@@ -133,7 +133,7 @@ def _add_underlay_address(node: Node, address: IPv4Address) -> None:
         UNDERLAY_BRIDGE,
         f"datapath_type={DatapathType.NETDEV.value}",
         "fail_mode=standalone",
-        f'other_config:hwaddr="{_underlay_mac(address)}"',
+        f'other_config:hwaddr="{underlay_mac(address)}"',
         "--",
         "add-port",
         UNDERLAY_BRIDGE,
@@ -167,8 +167,9 @@ def _set_neighbours(nodes: Sequence[Node]) -> None:
         for other in range(len(nodes)):
             if other != index:
                 address = underlay_address(other)
-                node.appctl("tnl/neigh/set", UNDERLAY_BRIDGE, str(address), _underlay_mac(address))
+                node.appctl("tnl/neigh/set", UNDERLAY_BRIDGE, str(address), underlay_mac(address))
 
 
-def _underlay_mac(address: IPv4Address) -> str:
+def underlay_mac(address: IPv4Address) -> str:
+    """The MAC of the bridge that has this underlay address."""
     return ":".join(f"{byte:02x}" for byte in b"\x02\x00" + address.packed)

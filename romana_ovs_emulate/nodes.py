@@ -13,7 +13,7 @@ import hashlib
 import logging
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -114,21 +114,8 @@ class Node:
             self.route_underlay()
 
     def route_underlay(self) -> None:
-        """Add the route to the other ends of tunnels to its switch. Raises SetupError.
-
-        A switch refuses a route while it does not know an address for it. It may learn of a new one some time later
-        only, from the kernel's notification (netdev_get_addrs in netdev.c of Open vSwitch).
-        """
-        limit = time.monotonic() + ADDRESS_SECONDS
-        while True:
-            try:
-                self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE)
-            except SetupError:
-                if time.monotonic() > limit:
-                    raise
-                time.sleep(RETRY_SECONDS)
-            else:
-                return
+        """Add the route to the other ends of tunnels to its switch. Raises SetupError."""
+        retry_route(lambda: self.appctl("ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE))
 
     def _daemon(self, program: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
         pidfile = self.folder / f"{program}.pid"
@@ -155,7 +142,7 @@ def start_node(owner: Run, name: str, *, controller: Path, datapath: DatapathTyp
     node.folder.mkdir()
     (node.folder / "controller.sock").symlink_to(controller)
     owner.ip_batch([f"netns add {node.netns}"])
-    rules = _rules_to_ignore_ports() if datapath is DatapathType.NETDEV else []
+    rules = rules_to_ignore_ports() if datapath is DatapathType.NETDEV else []
     ip_batch(["link set lo up", *rules], netns=node.netns)
     if datapath is DatapathType.SYSTEM:
         _set_fragment_memory(node)
@@ -175,8 +162,8 @@ def _set_fragment_memory(node: Node) -> None:
         LOG.warning("node %s keeps its %s: %s", node.name, FRAGMENT_MEMORY, " ".join(done.stderr.split()))
 
 
-def _rules_to_ignore_ports() -> list[str]:
-    """The `ip` commands by which the node's kernel accepts packets on its bridges only, not on their ports.
+def rules_to_ignore_ports() -> list[str]:
+    """The `ip` commands by which a node's kernel accepts packets on its bridges only, not on their ports.
 
     With the userspace datapath the kernel, too, receives what comes in at a port. It would answer ARP and more for the
     node's own addresses: pods and their node would reach each other past the bridge.
@@ -186,6 +173,24 @@ def _rules_to_ignore_ports() -> list[str]:
         *(f"rule add pref {number} iif {name} lookup local" for number, name in enumerate(bridges, start=1)),
         "rule del pref 0",
     ]
+
+
+def retry_route(add: Callable[[], object]) -> None:
+    """Call `add`, which adds a route to a switch, until it succeeds. Raises what it raises after ADDRESS_SECONDS.
+
+    A switch refuses a route while it does not know an address for it. It may learn of a new one some time later only,
+    from the kernel's notification (netdev_get_addrs in netdev.c of Open vSwitch).
+    """
+    limit = time.monotonic() + ADDRESS_SECONDS
+    while True:
+        try:
+            add()
+        except SetupError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def bridge_commands(node: str, target: str, datapath: DatapathType) -> list[str]:

@@ -2,9 +2,9 @@
 
 A run is a folder named by its id. Its owner holds a lock on the file `lock` in it until it ends (the kernel releases
 it however the owner ends). Commands that create namespaces for the run hold the lock too, so that a dead run
-creates nothing more. All that a run creates is recognised by the id: its network namespaces are `rmn-<id>-...`, its
-interfaces are inside these, and its processes are recorded with their start times. So a dead run can be removed
-completely, and nothing else is removed.
+creates nothing more. All that a run creates is recognised by the id: its network namespaces and control groups are
+`rmn-<id>-...`, its interfaces are inside these, its processes are recorded with their start times, and what needs
+a disk is in a folder of its own. So a dead run can be removed completely, and nothing else is removed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ from pathlib import Path
 from typing import IO
 
 from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate import cgroups
 from romana_ovs_emulate.system import NETNS_FOLDER, ip_batch
 
 RUNS_FOLDER = Path("/run/romana-ovs")
+DISK_FOLDER = Path("/var/cache/romana-ovs/runs")
+"""Where runs have folders for what is large, executed or mounted over: RUNS_FOLDER is a tmpfs on most machines."""
 NETNS_PREFIX = "rmn-"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 NAME_LENGTH = 60
@@ -65,6 +68,21 @@ class Run:
     def netns(self, name: str) -> str:
         """The name of this run's network namespace for `name` (a node, or a pod as `ns/pod`)."""
         return f"{NETNS_PREFIX}{self.id}-{short(name.replace('/', '.'))}"
+
+    def cgroup(self, name: str) -> str:
+        """The name of this run's control group for `name` (a node)."""
+        return self.netns(name)
+
+    @property
+    def disk(self) -> Path:
+        """A folder of this run on a disk, readable by its owner only. Raises SetupError when it cannot be made."""
+        folder = _disk_folder(self.folder)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"the folder {folder} cannot be made: {error.strerror}") from error
+        return folder
 
     def ip_batch(self, lines: Iterable[str]) -> None:
         """Run `ip` commands that create namespaces of this run. Raises SetupError as `ip_batch` does."""
@@ -184,8 +202,15 @@ def _remove(folder: Path) -> RemovedRun:
     processes = _recorded_processes(folder) | _processes_inside(names)
     _end(processes)
     ip_batch(f"netns del {name}" for name in names)
+    cgroups.remove(prefix)
+    shutil.rmtree(_disk_folder(folder), ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     return RemovedRun(folder.name, len(processes), tuple(names))
+
+
+def _disk_folder(folder: Path) -> Path:
+    """The folder on disk of the run that has the run folder `folder`."""
+    return DISK_FOLDER / folder.name
 
 
 def _recorded_processes(folder: Path) -> set[ProcessRef]:

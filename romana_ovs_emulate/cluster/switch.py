@@ -1,0 +1,151 @@
+"""Starts the Open vSwitch of a node: its daemons, the bridge of pods with a tunnel port, and the bridge of its card.
+
+On the userspace datapath the node's card is a port of a bridge, which has the node's address (docs.openvswitch.org,
+"Userspace tunneling").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from romana_ovs.model.bridge import TUNNEL_ID, DatapathType
+from romana_ovs.model.errors import SetupError
+from romana_ovs_emulate.cluster.node import ClusterNode
+from romana_ovs_emulate.cluster.underlay import CARD, CONTROL_PLANE
+from romana_ovs_emulate.fabric import TUNNEL_KEY, TUNNEL_PORT, Fabric, underlay_mac
+from romana_ovs_emulate.nodes import (
+    BRIDGE,
+    NICENESS,
+    UNDERLAY,
+    UNDERLAY_BRIDGE,
+    VSCTL_SECONDS,
+    bridge_commands,
+    retry_route,
+    rules_to_ignore_ports,
+)
+from romana_ovs_emulate.system import ip_batch, ovs_schema
+
+RUN_FOLDER = "/run/openvswitch"
+DATABASE = "/etc/openvswitch/conf.db"
+LOG_FOLDER = "/var/log/openvswitch"
+ENVIRONMENT = {"OVS_RUNDIR": RUN_FOLDER, "OVS_LOGDIR": LOG_FOLDER, "OVS_DBDIR": "/etc/openvswitch"}
+"""Debian's places, whatever prefix Open vSwitch was built with."""
+CONTROLLER = "tcp:127.0.0.1:6653"
+_IGNORED_CARD = f"""\
+table inet card-of-bridge {{
+    chain prerouting {{
+        type filter hook prerouting priority -400; policy accept;
+        iifname "{CARD}" drop
+    }}
+}}
+"""
+"""The node's kernel receives what comes in by its card, too, and must not act on it: that is the bridge's."""
+
+
+def start(node: ClusterNode, others: Sequence[IPv4Address], *, fabric: Fabric) -> None:
+    """Start the switch, the first time or after a reboot; `others` are the other nodes' addresses.
+
+    Raises SetupError.
+    """
+    ip_batch(rules_to_ignore_ports(), netns=node.netns)
+    node.call("nft", "-f", "-", stdin=_IGNORED_CARD)
+    if not node.path(DATABASE).exists():
+        node.call("ovsdb-tool", "create", DATABASE, str(ovs_schema()))
+    start_daemons(node)
+    vsctl(node, *_underlay_bridge(node))
+    ip_batch([f"link set {CARD} up"], netns=node.netns)
+    set_addresses(node)
+    vsctl(node, "--may-exist", *bridge_commands(node.name, CONTROLLER, DatapathType.NETDEV), *_tunnel(node, fabric))
+    for address in others:
+        appctl(node, "tnl/neigh/set", UNDERLAY_BRIDGE, str(address), underlay_mac(address))
+
+
+def start_daemons(node: ClusterNode) -> None:
+    """Start ovsdb-server and ovs-vswitchd. Raises SetupError."""
+    _daemon(node, "ovsdb-server", DATABASE, f"--remote=punix:{RUN_FOLDER}/db.sock")
+    vsctl(node, "--no-wait", "init")
+    # It would lose the kernel's routes for some milliseconds at every change of a link; see nodes.py.
+    _daemon(node, "ovs-vswitchd", f"unix:{RUN_FOLDER}/db.sock", "--disable-system-route", niceness=NICENESS)
+
+
+def set_addresses(node: ClusterNode) -> None:
+    """Give the node its address: with ovs-vswitchd the device that has it goes. Raises SetupError."""
+    ip_batch(
+        [
+            f"addr replace {node.address}/{UNDERLAY.prefixlen} dev {UNDERLAY_BRIDGE}",
+            f"link set {UNDERLAY_BRIDGE} up",
+            f"route replace default via {CONTROL_PLANE} dev {UNDERLAY_BRIDGE}",
+        ],
+        netns=node.netns,
+    )
+    retry_route(lambda: appctl(node, "ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE))
+
+
+def vsctl(node: ClusterNode, *arguments: str) -> str:
+    """The output of `ovs-vsctl` on the node. Raises SetupError."""
+    argv = ["ovs-vsctl", f"--db=unix:{RUN_FOLDER}/db.sock", f"--timeout={VSCTL_SECONDS:.0f}", *arguments]
+    return node.call(*argv, env=ENVIRONMENT)
+
+
+def ofctl(node: ClusterNode, command: str, *arguments: str) -> str:
+    """The output of an `ovs-ofctl` command on the bridge of pods. Raises SetupError."""
+    argv = ["ovs-ofctl", "-O", "OpenFlow15", command, f"unix:{RUN_FOLDER}/{BRIDGE}.mgmt", *arguments]
+    return node.call(*argv, env=ENVIRONMENT)
+
+
+def appctl(node: ClusterNode, *arguments: str) -> str:
+    """The output of an `ovs-appctl` command to ovs-vswitchd. Raises SetupError."""
+    return node.call("ovs-appctl", "-t", "ovs-vswitchd", *arguments, env=ENVIRONMENT)
+
+
+def kill_switch(node: ClusterNode) -> None:
+    """End ovs-vswitchd by SIGKILL. Raises SetupError."""
+    pid = node.path(f"{RUN_FOLDER}/ovs-vswitchd.pid").read_text().strip()
+    if not pid.isdigit():
+        raise SetupError(f"ovs-vswitchd does not run on {node.name}")
+    node.call("kill", "-9", pid)
+
+
+def _daemon(node: ClusterNode, program: str, *arguments: str, niceness: int = 0) -> None:
+    places = [f"--pidfile={RUN_FOLDER}/{program}.pid", f"--log-file={LOG_FOLDER}/{program}.log"]
+    command = ["nice", "-n", str(niceness), program, *arguments, "--detach", "--no-chdir", "-vconsole:off", *places]
+    node.call(*command, env=ENVIRONMENT)
+
+
+def _underlay_bridge(node: ClusterNode) -> list[str]:
+    return [
+        "--may-exist",
+        "add-br",
+        UNDERLAY_BRIDGE,
+        "--",
+        "set",
+        "bridge",
+        UNDERLAY_BRIDGE,
+        f"datapath_type={DatapathType.NETDEV.value}",
+        "fail_mode=standalone",
+        f'other_config:hwaddr="{underlay_mac(node.address)}"',
+        "--",
+        "--may-exist",
+        "add-port",
+        UNDERLAY_BRIDGE,
+        CARD,
+    ]
+
+
+def _tunnel(node: ClusterNode, fabric: Fabric) -> list[str]:
+    return [
+        "--",
+        "--may-exist",
+        "add-port",
+        BRIDGE,
+        TUNNEL_PORT,
+        "--",
+        "set",
+        "interface",
+        TUNNEL_PORT,
+        f"type={fabric.value}",
+        "options:remote_ip=flow",
+        f"options:key={TUNNEL_KEY}",
+        f"external_ids:{TUNNEL_ID}={node.address}",
+    ]
