@@ -32,7 +32,7 @@ RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 FROM debian:bookworm-slim
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
-        iproute2 libbpf1 nftables python3 python3-openvswitch \
+        iproute2 libbpf1 libstdc++6 nftables python3 python3-openvswitch \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*
 COPY --from=python /opt/romana-ovs /opt/romana-ovs
 COPY --from=cni /romana-cni /opt/romana-ovs/libexec/romana-cni

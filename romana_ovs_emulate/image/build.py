@@ -39,8 +39,8 @@ NAME = f"localhost/romana-ovs:{__version__}"
 LAYERS = BuildCache("image-layers", "a layer of the image")
 IMAGES = BuildCache("image", "the image")
 HOST_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
-PACKAGES = ("iproute2", "libbpf1", "nftables", "python3", "python3-openvswitch")
-"""Of Debian: what romana_ovs runs (`ip`, `nft`) or loads, besides its Python packages."""
+PACKAGES = ("iproute2", "libbpf1", "libstdc++6", "nftables", "python3", "python3-openvswitch")
+"""Of Debian: what romana_ovs runs (`ip`, `nft`) or loads besides its Python packages, and what these load."""
 PREFIX = Path("opt/romana-ovs")
 """A virtual environment, relative to the root of the image, that also has the modules of Debian's packages."""
 CNI_PLUGIN = PREFIX / "libexec" / cni_plugin.NAME

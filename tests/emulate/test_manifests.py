@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,11 @@ from romana_ovs_emulate.manifests import (
 )
 
 ROOT = Path(__file__).parents[2]
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"apiServer": {"host": "192.0.2.1", "port": 443}, "attachOptions": ["--mtu=1400", "--no-portmap"]},
+    {"imagePullSecrets": [{"name": "mine"}], "registry": {"replicas": 3}, "settings": "[romana]\nisolation = none\n"},
+)
+WORKLOADS = (("DaemonSet", "romana-node"), ("Deployment", "romana-registry"))
 VALUES = {"a": {"b": "text", "n": 3, "list": ["x", "y z"], "none": [], "lines": "one\n  two\n"}}
 
 
@@ -106,11 +114,8 @@ def test_an_address_of_the_api_server_is_given_to_all() -> None:
     assert "KUBERNETES_SERVICE_HOST" not in documents()["ConfigMap", "romana-ovs"]["data"]
     data = documents(apiServer={"host": "192.0.2.1"})["ConfigMap", "romana-ovs"]["data"]
     assert (data["KUBERNETES_SERVICE_HOST"], data["KUBERNETES_SERVICE_PORT"]) == ("192.0.2.1", "6443")
-    for kind, name, container in (
-        ("DaemonSet", "romana-node", "controller"),
-        ("Deployment", "romana-registry", "registry"),
-    ):
-        env = {each["name"]: each for each in containers(documents()[kind, name])[container]["env"]}
+    for workload, container in zip(WORKLOADS, ("controller", "registry"), strict=True):
+        env = {each["name"]: each for each in containers(documents()[workload])[container]["env"]}
         reference = env["KUBERNETES_SERVICE_HOST"]["valueFrom"]["configMapKeyRef"]
         assert reference == {"name": "romana-ovs", "key": "KUBERNETES_SERVICE_HOST", "optional": True}
 
@@ -137,8 +142,8 @@ def test_each_container_has_the_least_rights() -> None:
 
 
 def test_volumes_and_probes_of_each_container_exist() -> None:
-    for kind, name in (("DaemonSet", "romana-node"), ("Deployment", "romana-registry")):
-        document = documents()[kind, name]
+    for workload in WORKLOADS:
+        document = documents()[workload]
         volumes = {each["name"] for each in document["spec"]["template"]["spec"]["volumes"]}
         used = set()
         for container in containers(document).values():
@@ -162,5 +167,22 @@ def test_the_agents_options_exist() -> None:
 
 def test_only_accounts_that_exist_are_used() -> None:
     objects = documents()
-    for kind, name in (("DaemonSet", "romana-node"), ("Deployment", "romana-registry")):
-        assert ("ServiceAccount", objects[kind, name]["spec"]["template"]["spec"]["serviceAccountName"]) in objects
+    for workload in WORKLOADS:
+        assert ("ServiceAccount", objects[workload]["spec"]["template"]["spec"]["serviceAccountName"]) in objects
+
+
+@pytest.mark.skipif(shutil.which("helm") is None, reason="needs helm in the PATH")
+@pytest.mark.parametrize("changes", [{}, *CHANGES])
+def test_helm_renders_the_same_objects(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(changes))
+    options = ["--include-crds", "--namespace", "kube-system", "--values", str(tmp_path / "values.yaml")]
+    helm = subprocess.run(
+        ["helm", "template", "romana-ovs", str(ROOT / CHART), *options],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert helm.returncode == 0, helm.stderr
+    loaded = [each for each in yaml.safe_load_all(helm.stdout) if each]
+    assert {(each["kind"], each["metadata"]["name"]): each for each in loaded} == documents(**changes)
