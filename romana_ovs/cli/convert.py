@@ -142,11 +142,11 @@ def upgrade_policy(old: Mapping[str, object]) -> Object:
         rules = outside_spec.get("allowIncoming")
     sources = spec.pop("from", outside_spec.get("from"))
     if "labels" in metadata:
-        metadata["labels"] = _labels(metadata["labels"])
+        metadata["labels"] = _current_labels(metadata["labels"])
     if "podSelector" in spec:
-        spec["podSelector"] = _selector(spec["podSelector"])
+        spec["podSelector"] = _current_selector(spec["podSelector"])
     if rules is not None:
-        spec["allowIncoming"] = _rules(rules, sources)
+        spec["allowIncoming"] = _current_rules(rules, sources)
     if duplicate:
         unknown["allowIncoming"] = outside_spec["allowIncoming"]
     return {"apiVersion": CURRENT_VERSION, "kind": "NetworkPolicy", "metadata": metadata, "spec": spec, **unknown}
@@ -156,7 +156,7 @@ def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _labels(value: object) -> object:
+def _current_labels(value: object) -> object:
     """Labels as a map; what is neither a map nor a list of maps is returned unchanged, and `_validate` reports it."""
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         return value
@@ -164,9 +164,9 @@ def _labels(value: object) -> object:
     return dict(pairs) if len(dict(pairs)) == len(pairs) else value
 
 
-def _selector(value: object) -> object:
+def _current_selector(value: object) -> object:
     """Plain labels as a LabelSelector (`matchLabels`); a LabelSelector is returned unchanged."""
-    labels = _labels(value)
+    labels = _current_labels(value)
     if not isinstance(labels, dict):
         return value
     if any(isinstance(labels.get(key), (dict, list)) for key in ("matchLabels", "matchExpressions")):
@@ -174,23 +174,23 @@ def _selector(value: object) -> object:
     return {"matchLabels": labels} if labels else {}
 
 
-def _rules(value: object, sources: object) -> object:
+def _current_rules(value: object, sources: object) -> object:
     """The rules of `allowIncoming`; a `from` beside it (`sources`) becomes that of its only rule, if that has none."""
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
         return value
-    rules = [_rule(entry) for entry in _merge_split_ports(value)]
+    rules = [_current_rule(entry) for entry in _merge_split_ports(value)]
     only = rules[0] if len(rules) == 1 else None
     if sources is not None and isinstance(only, dict) and only.get("from") is None:
-        return [{**only, "from": _sources(sources)}]
+        return [{**only, "from": _current_sources(sources)}]
     return rules
 
 
 def _merge_split_ports(entries: list[object]) -> list[object]:
-    """The entries of a rule list.
+    """The entries of a rule list, in which a port that was split from its `toPorts` is one entry with it again.
 
-    An entry `toPorts:` without value is merged with the entry of its port that follows.
+    So `[{toPorts: null}, {port: 80}]` becomes `[{toPorts: null, port: 80}]`.
     """
     merged: list[object] = []
     for entry in entries:
@@ -203,7 +203,7 @@ def _merge_split_ports(entries: list[object]) -> list[object]:
     return merged
 
 
-def _rule(value: object) -> object:
+def _current_rule(value: object) -> object:
     if not isinstance(value, dict):
         return value
     rule = dict(value)
@@ -220,19 +220,19 @@ def _rule(value: object) -> object:
     if ports is not None:
         rule["toPorts"] = ports
     if rule.get("from") is not None:
-        rule["from"] = _sources(rule["from"])
+        rule["from"] = _current_sources(rule["from"])
     return rule
 
 
-def _sources(value: object) -> object:
+def _current_sources(value: object) -> object:
     if isinstance(value, dict):
         value = [value]
-    return [_source(entry) for entry in value] if isinstance(value, list) else value
+    return [_current_source(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _source(value: object) -> object:
+def _current_source(value: object) -> object:
     if not isinstance(value, dict) or "pods" not in value:
         return value
     if value["pods"] is None and len(value) > 1:
-        return {"pods": _selector({key: label for key, label in value.items() if key != "pods"})}
-    return {**value, "pods": _selector(value["pods"])}
+        return {"pods": _current_selector({key: label for key, label in value.items() if key != "pods"})}
+    return {**value, "pods": _current_selector(value["pods"])}

@@ -26,7 +26,7 @@ _SHORTEST_NAME = 8
 
 
 class Cell(Enum):
-    """A cell of the matrix; the value is (Unicode mark, ASCII mark, style, meaning)."""
+    """A cell of the matrix; the value is (Unicode character, ASCII character, style, meaning)."""
 
     ITSELF = (" ", " ", "", "")
     NONE = ("·", ".", "dim", "may not connect")
@@ -36,7 +36,7 @@ class Cell(Enum):
     CLOSED = ("-", "-", "bold red", "closed since the step before")
     BOTH = ("±", "*", "bold yellow", "some pairs opened, some closed")
 
-    def mark(self, unicode: bool) -> str:
+    def character(self, unicode: bool) -> str:
         """The character that is drawn."""
         return self.value[0] if unicode else self.value[1]
 
@@ -67,7 +67,7 @@ def draw_matrix(
     closed: Collection[PodPath] = (),
     groups: Mapping[PodKey, str] | None = None,
 ) -> None:
-    """Draw `matrix` with marks for what `opened` and `closed` since the step before.
+    """Draw `matrix`, and in it what `opened` and `closed` since the step before.
 
     `groups` has the group of each pod, which is drawn when there are too many pods; default: its namespace.
     """
@@ -77,21 +77,21 @@ def draw_matrix(
     if len(matrix.pods) <= DRAWN_PODS:
         by_port = {port: _grid_of_pods(matrix, port, opened, closed) for port in matrix.ports}
     else:
-        members, kind = _members(matrix.pods, groups or {})
-        count = len(set(members.values()))
+        group_of, kind = _groups_of_pods(matrix.pods, groups or {})
+        count = len(set(group_of.values()))
         way = "drawn" if count <= DRAWN_PODS else "listed"
         _line(console, f"{len(matrix.pods)} pods, too many for a row each: {way} as {count} {kind}.")
         if count > DRAWN_PODS:
             for port in matrix.ports:
-                _list_groups(matrix, port, members, console)
+                _list_groups(matrix, port, group_of, console)
             return
-        by_port = {port: _grid_of_groups(matrix, port, members, changes=(opened, closed)) for port in matrix.ports}
-    seen: set[Cell] = set()
+        by_port = {port: _grid_of_groups(matrix, port, group_of, changes=(opened, closed)) for port in matrix.ports}
+    drawn_cells: set[Cell] = set()
     for grid, ports in _ports_by_grid(by_port).items():
         _line(console, "")
         _draw(grid, ", ".join(ports), console)
-        seen.update(cell for row in grid.cells for cell in row)
-    _legend(seen, console)
+        drawn_cells.update(cell for row in grid.cells for cell in row)
+    _legend(drawn_cells, console)
 
 
 def group_names(cluster: Cluster) -> dict[PodKey, str]:
@@ -110,12 +110,12 @@ def group_names(cluster: Cluster) -> dict[PodKey, str]:
     return names
 
 
-def _members(pods: Iterable[PodKey], groups: Mapping[PodKey, str]) -> tuple[dict[PodKey, str], str]:
+def _groups_of_pods(pods: Iterable[PodKey], groups: Mapping[PodKey, str]) -> tuple[dict[PodKey, str], str]:
     """The group of each pod, and the kind of the groups: `groups`, or namespaces where those are too many."""
-    given = {pod: groups.get(pod) or _namespace(pod) for pod in pods}
-    if groups and len(set(given.values())) <= DRAWN_PODS:
-        return given, "groups of pods"
-    return {pod: _namespace(pod) for pod in given}, "namespaces"
+    names_of_pods = {pod: groups.get(pod) or _namespace(pod) for pod in pods}
+    if groups and len(set(names_of_pods.values())) <= DRAWN_PODS:
+        return names_of_pods, "groups of pods"
+    return {pod: _namespace(pod) for pod in names_of_pods}, "namespaces"
 
 
 def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[PodPath], closed: Collection[PodPath]) -> Grid:
@@ -134,46 +134,55 @@ def _grid_of_pods(matrix: Matrix, port: str, opened: Collection[PodPath], closed
 
 
 def _grid_of_groups(
-    matrix: Matrix, port: str, members: Mapping[PodKey, str], *, changes: tuple[Iterable[PodPath], Iterable[PodPath]]
+    matrix: Matrix, port: str, group_of: Mapping[PodKey, str], *, changes: tuple[Iterable[PodPath], Iterable[PodPath]]
 ) -> Grid:
-    allowed, possible = _counts(matrix, port, members)
-    marks: dict[tuple[str, str], Cell] = {}
+    allowed, possible = _pair_counts(matrix, port, group_of)
+    changed_cells: dict[tuple[str, str], Cell] = {}
     for cell, paths in zip((Cell.OPENED, Cell.CLOSED), changes, strict=True):
         for source, destination, changed in paths:
-            if changed == port and source in members and destination in members:
-                pair = members[source], members[destination]
-                marks[pair] = cell if marks.get(pair, cell) is cell else Cell.BOTH
-    names = tuple(sorted(set(members.values())))
+            if changed == port and source in group_of and destination in group_of:
+                pair = group_of[source], group_of[destination]
+                changed_cells[pair] = cell if changed_cells.get(pair, cell) is cell else Cell.BOTH
+    names = tuple(sorted(set(group_of.values())))
 
     def cell_of(pair: tuple[str, str]) -> Cell:
         if not possible[pair]:
             return Cell.ITSELF
         count = allowed[pair]
-        return marks.get(pair) or (Cell.NONE if not count else Cell.ALL if count == possible[pair] else Cell.SOME)
+        return changed_cells.get(pair) or (
+            Cell.NONE if not count else Cell.ALL if count == possible[pair] else Cell.SOME
+        )
 
     return Grid(names, tuple(tuple(cell_of((row, column)) for column in names) for row in names))
 
 
-def _counts(
-    matrix: Matrix, port: str, members: Mapping[PodKey, str]
+def _pair_counts(
+    matrix: Matrix, port: str, group_of: Mapping[PodKey, str]
 ) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
     """(allowed, possible) pairs of different pods between two groups."""
     allowed: Counter[tuple[str, str]] = Counter()
     for source, destinations in matrix.reach[port].items():
-        for group, count in Counter(map(members.__getitem__, destinations)).items():
-            allowed[members[source], group] += count
-    sizes = Counter(members.values())
-    possible = Counter({(one, two): sizes[one] * (sizes[two] - (one == two)) for one in sizes for two in sizes})
+        for group, count in Counter(map(group_of.__getitem__, destinations)).items():
+            allowed[group_of[source], group] += count
+    sizes = Counter(group_of.values())
+    possible = Counter(
+        {
+            (source, destination): sizes[source] * (sizes[destination] - (source == destination))
+            for source in sizes
+            for destination in sizes
+        }
+    )
     return allowed, possible
 
 
-def _list_groups(matrix: Matrix, port: str, members: Mapping[PodKey, str], console: Console) -> None:
-    allowed, possible = _counts(matrix, port, members)
+def _list_groups(matrix: Matrix, port: str, group_of: Mapping[PodKey, str], console: Console) -> None:
+    allowed, possible = _pair_counts(matrix, port, group_of)
     _line(console, "")
     _line(console, f"{port}: {len(allowed)} of {len(possible)} pairs of namespaces may connect", style="bold")
-    for (one, two), count in sorted(allowed.items())[:LISTED_PAIRS]:
-        amount = "all" if count == possible[one, two] else f"{count} of {possible[one, two]} pairs of pods"
-        _line(console, f"  {one} -> {two}: {amount}")
+    for (source, destination), count in sorted(allowed.items())[:LISTED_PAIRS]:
+        pairs = possible[source, destination]
+        amount = "all" if count == pairs else f"{count} of {pairs} pairs of pods"
+        _line(console, f"  {source} -> {destination}: {amount}")
     if len(allowed) > LISTED_PAIRS:
         _line(console, f"  and {len(allowed) - LISTED_PAIRS} more; --json has every pair of pods")
 
@@ -223,26 +232,26 @@ def _rows(grid: Grid, labels: Sequence[str], widths: Sequence[int], console: Con
     for label, row in zip(labels, grid.cells, strict=True):
         text = Text(label)
         for cell, width in zip(row, widths, strict=True):
-            text.append(cell.mark(unicode).rjust(width), cell.style)
+            text.append(cell.character(unicode).rjust(width), cell.style)
         text.rstrip()
         console.print(text, soft_wrap=True)
 
 
-def _legend(seen: Collection[Cell], console: Console) -> None:
+def _legend(drawn_cells: Collection[Cell], console: Console) -> None:
     unicode = _supports_unicode(console)
     _line(console, "")
     for cell in Cell:
-        if cell in seen and cell.meaning:
+        if cell in drawn_cells and cell.meaning:
             text = Text("  ")
-            text.append(cell.mark(unicode), cell.style)
+            text.append(cell.character(unicode), cell.style)
             text.append(f" {cell.meaning}")
             console.print(text, soft_wrap=True)
 
 
 def _common_namespace(names: Sequence[str]) -> str:
     """`namespace/` when all names are pods of it, else empty."""
-    spaces = {name.partition("/")[0] for name in names if "/" in name}
-    return f"{spaces.pop()}/" if len(spaces) == 1 and all("/" in name for name in names) else ""
+    namespaces = {name.partition("/")[0] for name in names if "/" in name}
+    return f"{namespaces.pop()}/" if len(namespaces) == 1 and all("/" in name for name in names) else ""
 
 
 def _shortened(name: str, width: int, unicode: bool) -> str:

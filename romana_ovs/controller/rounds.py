@@ -23,13 +23,13 @@ class Rounds:
     """The rounds by number. Tables with a postponed group count as those of the last round that is in them whole."""
 
     _rounds: dict[int, Round] = field(default_factory=dict)
-    _round_of: dict[str, int] = field(default_factory=dict)
+    _completed_round: dict[str, int] = field(default_factory=dict)
 
     def begin(self, number: int, new_round: Round, nodes: Collection[str]) -> None:
         """Begin a round for `nodes`, and forget rounds that are older than the tables of all of them."""
         self._rounds[number] = new_round
-        self._round_of = {node: self._round_of.get(node, number) for node in nodes}
-        oldest = min(self._round_of.values(), default=number)
+        self._completed_round = {node: self._completed_round.get(node, number) for node in nodes}
+        oldest = min(self._completed_round.values(), default=number)
         self._rounds = {key: value for key, value in self._rounds.items() if key >= oldest}
 
     def record_compiled(self, node: str, compiled: Compiled, host: int) -> DesiredState:
@@ -38,13 +38,13 @@ class Rounds:
         Tables of a round that is forgotten by now, as those of a node that was away may be, are of generation 0, and
         acknowledge nothing.
         """
-        self._round_of[node] = compiled.completed_round
-        round_ = self._rounds.get(compiled.completed_round, Round(0, {}))
+        self._completed_round[node] = compiled.completed_round
+        completed = self._rounds.get(compiled.completed_round, Round(0, {}))
         return DesiredState(
             compiled.completed_round,
-            round_.generation,
+            completed.generation,
             compiled.program,
             host,
-            round_.acks.get(node),
+            completed.acks.get(node),
             compiled.pod_by_address,
         )

@@ -6,22 +6,22 @@ from collections import Counter
 
 from romana_ovs.engine.endpoints import NumberedPod
 from romana_ovs.engine.policy_index import LabelRequirements, RuleSet
-from romana_ovs.engine.tombstones import ClassTombstone, ClassTombstones
+from romana_ovs.engine.tombstones import ClassInputs, ClassTombstones
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.classes import ClassAllocator
 
 
 class ClassMembers:
-    """The pods of each class of a `ClassAllocator`, with the inputs that decide it: segment, namespace, labels."""
+    """The identities of pods, and the number of pods of each class of a `ClassAllocator`."""
 
     def __init__(self, allocator: ClassAllocator, tombstones: ClassTombstones) -> None:
         """`tombstones` are those of `allocator`."""
         self._allocator = allocator
         self._tombstones = tombstones
-        self._inputs: dict[PodKey, ClassTombstone] = {}
+        self._inputs: dict[PodKey, ClassInputs] = {}
         self._identities: dict[PodKey, int] = {}
-        self._pods: Counter[int] = Counter()
+        self._pod_counts: Counter[int] = Counter()
 
     def refine(self, rules: RuleSet, requirements: LabelRequirements) -> dict[PodKey, AddressError]:
         """Sets the `requirements` that classes distinguish, and drops tombstones of namespaces that `rules` lack.
@@ -31,7 +31,7 @@ class ClassMembers:
         self._tombstones.retain_namespaces(rules.namespace_labels)
         for pod in self._allocator.set_requirements(requirements):
             if pod not in self._tombstones:
-                self._count(pod, self._allocator.identity_of(pod))
+                self._set_identity(pod, self._allocator.identity_of(pod))
         return self._drain_unassigned()
 
     def _drain_unassigned(self) -> dict[PodKey, AddressError]:
@@ -48,18 +48,18 @@ class ClassMembers:
         replacement, pods = self._allocator.renumber(identity)
         for pod in pods:
             if pod not in self._tombstones:
-                self._count(pod, replacement)
+                self._set_identity(pod, replacement)
         return replacement
 
     def assign(self, pod: PodKey, numbered: NumberedPod) -> None:
         """Assigns `pod` the class that fits it. Raises AddressError when its segment has no class number left."""
-        new = _tombstone_of(numbered)
+        new = _class_inputs(numbered)
         old = self._inputs.get(pod)
         if old is not None and old != new:
             self._leave_tombstone(pod, old)
         self._inputs[pod] = new
         identity = self._allocator.assign(pod, segment=new.segment, namespace=new.namespace, labels=new.labels)
-        self._count(pod, identity)
+        self._set_identity(pod, identity)
 
     def forget(self, pod: PodKey) -> None:
         """Removes `pod`; unknown ones are ignored."""
@@ -70,23 +70,23 @@ class ClassMembers:
             del self._inputs[pod]
         self._allocator.forget(pod)
 
-    def _leave_tombstone(self, pod: PodKey, inputs: ClassTombstone) -> None:
+    def _leave_tombstone(self, pod: PodKey, inputs: ClassInputs) -> None:
         """Leaves a tombstone when `pod` is the last of its class."""
         identity = self._identities.get(pod)
-        if identity is not None and self._pods[identity] == 1:
+        if identity is not None and self._pod_counts[identity] == 1:
             self._tombstones.keep(inputs, identity)
 
-    def _count(self, pod: PodKey, identity: int) -> None:
+    def _set_identity(self, pod: PodKey, identity: int) -> None:
         self._release(pod)
         self._identities[pod] = identity
-        self._pods[identity] += 1
+        self._pod_counts[identity] += 1
 
     def _release(self, pod: PodKey) -> None:
         identity = self._identities.pop(pod, None)
         if identity is not None:
-            self._pods[identity] -= 1
-            if not self._pods[identity]:
-                del self._pods[identity]
+            self._pod_counts[identity] -= 1
+            if not self._pod_counts[identity]:
+                del self._pod_counts[identity]
 
     def drop_unclaimed(self) -> None:
         """Drops restored classes that neither a pod nor a tombstone has; to be called once every pod is assigned."""
@@ -94,5 +94,5 @@ class ClassMembers:
         self._allocator.drop_unclaimed()
 
 
-def _tombstone_of(numbered: NumberedPod) -> ClassTombstone:
-    return ClassTombstone(numbered.segment_number, numbered.pod.namespace, numbered.pod.labels)
+def _class_inputs(numbered: NumberedPod) -> ClassInputs:
+    return ClassInputs(numbered.segment_number, numbered.pod.namespace, numbered.pod.labels)

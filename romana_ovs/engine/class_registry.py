@@ -25,7 +25,7 @@ from romana_ovs.engine.class_members import ClassMembers
 from romana_ovs.engine.endpoints import NumberedPod
 from romana_ovs.engine.lifecycle import RequirementLifecycle
 from romana_ovs.engine.policy_index import LabelRequirements, RuleSet
-from romana_ovs.engine.tombstones import ClassTombstone, ClassTombstones
+from romana_ovs.engine.tombstones import ClassInputs, ClassTombstones
 from romana_ovs.model.errors import AddressError
 from romana_ovs.model.identity import segment_of
 from romana_ovs.model.objects import PodKey
@@ -45,7 +45,7 @@ class ClassRegistry:
         """Begins with the numbers of `base`; none of it counts as acknowledged before `revision`."""
         self._allocator = ClassAllocator.of(record_of(base))
         saved = [
-            ClassTombstone(segment, namespace, labels)
+            ClassInputs(segment, namespace, labels)
             for namespace, class_set in base.class_sets.items()
             for segment, labels in class_set.tombstones
         ]

@@ -20,43 +20,44 @@ NO_REQUIREMENTS: frozenset[LabelRequirement] = frozenset()
 class ClassMatcher:
     """A class set indexed by segment and matching requirements, for many pods."""
 
-    def __init__(self, classes: ClassSet) -> None:
-        self.classes = classes
+    def __init__(self, class_set: ClassSet) -> None:
+        self.class_set = class_set
         self._required = frozenset(
-            requirement for requirement, stage in classes.requirements.items() if stage is not Stage.INTRODUCED
+            requirement for requirement, stage in class_set.requirements.items() if stage is not Stage.INTRODUCED
         )
         self._published: dict[tuple[int, frozenset[LabelRequirement]], list[int]] = {}
         self._pending: dict[tuple[int, frozenset[LabelRequirement]], int] = {}
-        for number, matching in sorted(classes.classes.items()):
-            if number in classes.retiring:
+        for class_identity, matching in sorted(class_set.classes.items()):
+            segment = segment_of(class_identity)
+            if class_identity in class_set.retiring:
                 continue
-            if number in classes.pending:
-                self._pending.setdefault((segment_of(number), matching), number)
+            if class_identity in class_set.pending:
+                self._pending.setdefault((segment, matching), class_identity)
             else:
-                self._published.setdefault((segment_of(number), matching & self._required), []).append(number)
+                self._published.setdefault((segment, matching & self._required), []).append(class_identity)
 
     def find_known(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
         """The identity that matches and that every node knows: the override, or else the lowest; None without any."""
         matching = frozenset(requirement for requirement in self._required if requirement.matches(labels))
         fitting = self._published.get((segment, matching), [])
-        override = self.classes.overrides.get(pod)
+        override = self.class_set.overrides.get(pod)
         return override if override in fitting else fitting[0] if fitting else None
 
-    def consistent(self, number: int, labels: Labels) -> bool:
-        """Whether the class `number` matches these labels; the unknown class matches all."""
-        if number & CLASS_MASK == UNKNOWN_CLASS:
+    def consistent(self, class_identity: int, labels: Labels) -> bool:
+        """Whether the class with this identity matches these labels; the unknown class matches all."""
+        if class_identity & CLASS_MASK == UNKNOWN_CLASS:
             return True
-        matching = self.classes.classes.get(number)
+        matching = self.class_set.classes.get(class_identity)
         return matching is not None and all(
             (requirement in matching) == requirement.matches(labels) for requirement in self._required
         )
 
     def find_any(self, pod: PodKey, segment: int, labels: Labels) -> int | None:
         """As `find_known`, or else a matching pending one, which not every node knows yet."""
-        number = self.find_known(pod, segment, labels)
-        if number is not None:
-            return number
-        matching = frozenset(requirement for requirement in self.classes.requirements if requirement.matches(labels))
+        known = self.find_known(pod, segment, labels)
+        if known is not None:
+            return known
+        matching = frozenset(requirement for requirement in self.class_set.requirements if requirement.matches(labels))
         return self._pending.get((segment, matching))
 
 
@@ -165,11 +166,11 @@ class PodIdentities:
         matcher = self._matchers[record.pod.namespace]
         had_class = old is not None and old.has_class
         find = matcher.find_known if had_class and may_wait else matcher.find_any
-        number = find(key, record.segment_number, record.pod.labels)
-        if number is not None:
-            return PodIdentity(record, number)
+        class_identity = find(key, record.segment_number, record.pod.labels)
+        if class_identity is not None:
+            return PodIdentity(record, class_identity)
         if old is not None and had_class and may_wait:
-            if _same_labels(old.record, record) and old.identity in matcher.classes.classes:
+            if _same_labels(old.record, record) and old.identity in matcher.class_set.classes:
                 return PodIdentity(
                     record, old.identity, waiting=not matcher.consistent(old.identity, record.pod.labels)
                 )
@@ -180,8 +181,8 @@ class PodIdentities:
     def _keep_previous(self, key: PodKey, old: PodIdentity) -> PodIdentity:
         """The identity of a relabelled pod by its previous labels, in the present classes."""
         matcher = self._matchers[old.record.pod.namespace]
-        number = matcher.find_any(key, old.record.segment_number, old.record.pod.labels)
-        return PodIdentity(old.record, old.identity if number is None else number, waiting=True)
+        class_identity = matcher.find_any(key, old.record.segment_number, old.record.pod.labels)
+        return PodIdentity(old.record, old.identity if class_identity is None else class_identity, waiting=True)
 
 
 def _with_previous_ids(new: PodIdentity, old: PodIdentity | None) -> PodIdentity:
@@ -194,7 +195,7 @@ def _with_previous_ids(new: PodIdentity, old: PodIdentity | None) -> PodIdentity
     ):
         return new
     previous_ids = old.previous_ids if old.identity == new.identity else (*old.previous_ids, old.identity)
-    return replace(new, previous_ids=tuple(number for number in previous_ids if number != new.identity))
+    return replace(new, previous_ids=tuple(each for each in previous_ids if each != new.identity))
 
 
 def _same_pod(one: EndpointRecord, other: EndpointRecord) -> bool:
@@ -205,12 +206,13 @@ def _same_labels(one: EndpointRecord, other: EndpointRecord) -> bool:
     return (one.segment_number, one.pod.labels) == (other.segment_number, other.pod.labels)
 
 
-def class_infos(classes: ClassSet, reliable: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:
+def class_infos(class_set: ClassSet, may_rely_on: Iterable[LabelRequirement]) -> dict[int, ClassInfo]:
     """The identities of one namespace, each with the answers to the requirements that rules may rely on."""
-    requirements = sorted(reliable, key=requirement_sort_key)
+    requirements = sorted(may_rely_on, key=requirement_sort_key)
     return {
-        number: ClassInfo(
-            classes.namespace, MappingProxyType({requirement: requirement in matching for requirement in requirements})
+        class_identity: ClassInfo(
+            class_set.namespace,
+            MappingProxyType({requirement: requirement in matching for requirement in requirements}),
         )
-        for number, matching in classes.classes.items()
+        for class_identity, matching in class_set.classes.items()
     }

@@ -324,8 +324,10 @@ class Registry:
         for member in lagging_pods.pods.get(namespace, ()):
             matched = frozenset(requirement for requirement in requirements if requirement.matches(member.pod.labels))
             contradicted.update(
-                number
-                for number, matching in self._classes.classes_pod_may_have(member, published_before=introduced).items()
+                class_identity
+                for class_identity, matching in self._classes.classes_pod_may_have(
+                    member, published_before=introduced
+                ).items()
                 if matching - adopted.keys() == matched - adopted.keys() and matching != matched
             )
         try:

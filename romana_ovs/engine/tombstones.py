@@ -19,26 +19,26 @@ MAX_TEXT = 4096
 """Characters of labels for which a tombstone is kept at most; a pod may have a million."""
 
 
-class ClassTombstone(NamedTuple):
-    """What decided the class of a pod that is gone."""
+class ClassInputs(NamedTuple):
+    """What decides the class of a pod: segment number, namespace and labels. A tombstone is kept as such."""
 
     segment: int
     namespace: str
     labels: Labels
 
     @property
-    def key(self) -> PodKey:
-        """A key in the allocator that no pod can have, as it has no slash before the first blank."""
+    def tombstone_key(self) -> PodKey:
+        """The key of a tombstone in the allocator: no pod can have it, as it has no slash before the first blank."""
         return PodKey(f"{self.segment} {self.namespace} {sorted(self.labels.items())}")
 
 
 class ClassTombstones:
     """The tombstones in an allocator, oldest first; `changes` counts additions and removals."""
 
-    def __init__(self, allocator: ClassAllocator, saved: Iterable[ClassTombstone] = ()) -> None:
+    def __init__(self, allocator: ClassAllocator, saved: Iterable[ClassInputs] = ()) -> None:
         """Begins with the `saved` ones, oldest first; `enter_saved` assigns them in the allocator."""
         self._allocator = allocator
-        self._tombstones: dict[PodKey, ClassTombstone] = {}
+        self._tombstones: dict[PodKey, ClassInputs] = {}
         self._saved = list(saved)
         self.changes = 0
 
@@ -51,11 +51,11 @@ class ClassTombstones:
             self._enter(tombstone)
         self._saved = []
 
-    def keep(self, tombstone: ClassTombstone, number: int) -> None:
-        """Keeps `tombstone` in place of the last pod of class `number`; to be called before that leaves."""
+    def keep(self, tombstone: ClassInputs, class_identity: int) -> None:
+        """Keeps `tombstone` in place of the last pod of this class; to be called before that leaves."""
         if sum(len(key) + len(value) for key, value in tombstone.labels.items()) > MAX_TEXT:
             return
-        if any(self._allocator.identity_of(key) == number for key in self._tombstones):
+        if any(self._allocator.identity_of(key) == class_identity for key in self._tombstones):
             return
         self._enter(tombstone)
         if len(self._tombstones) > MAX_TOMBSTONES:
@@ -78,12 +78,12 @@ class ClassTombstones:
             tombstones.setdefault(tombstone.namespace, []).append((tombstone.segment, tombstone.labels))
         return {name: tuple(each) for name, each in tombstones.items()}
 
-    def _enter(self, tombstone: ClassTombstone) -> None:
+    def _enter(self, tombstone: ClassInputs) -> None:
         self.changes += 1
-        self._tombstones.pop(tombstone.key, None)
-        self._tombstones[tombstone.key] = tombstone
+        self._tombstones.pop(tombstone.tombstone_key, None)
+        self._tombstones[tombstone.tombstone_key] = tombstone
         self._allocator.assign(
-            tombstone.key, segment=tombstone.segment, namespace=tombstone.namespace, labels=tombstone.labels
+            tombstone.tombstone_key, segment=tombstone.segment, namespace=tombstone.namespace, labels=tombstone.labels
         )
 
     def _drop(self, key: PodKey) -> None:

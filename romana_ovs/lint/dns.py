@@ -91,7 +91,7 @@ def _protocols(rule: Rule) -> set[Protocol]:
     """The protocols over which a rule may allow DNS. A rule without ports has every port of its peers."""
     if not rule.ports:
         return {Protocol.UDP, Protocol.TCP}
-    wide = {port.protocol for port in rule.ports if port.has(DNS_PORT) and port.protocol is not Protocol.SCTP}
+    wide = {port.protocol for port in rule.ports if port.covers(DNS_PORT) and port.protocol is not Protocol.SCTP}
     return wide.union(*map(_dns, rule.ports))
 
 
@@ -108,7 +108,7 @@ def _reaches_api(rule: Rule) -> bool:
     """Whether a rule may allow the API server, which is no pod that a selector matches but in some clusters."""
     outside = not rule.peers or any(peer.ip_block is not None for peer in rule.peers)
     ports = not rule.ports or any(
-        port.protocol is Protocol.TCP and (isinstance(port.port, str) or any(port.has(one) for one in API_PORTS))
+        port.protocol is Protocol.TCP and (isinstance(port.port, str) or any(port.covers(one) for one in API_PORTS))
         for port in rule.ports
     )
     return outside and ports

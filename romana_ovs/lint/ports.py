@@ -74,7 +74,7 @@ def _number(
     """
     port, path = rule.ports[index], f"{rule.port_path(index)}.port"
     declared = [[one.number for one in pod.ports if one.protocol is port.protocol] for pod in servers]
-    if any(port.has(number) for group in declared for number in group):
+    if any(port.covers(number) for group in declared for number in group):
         return
     match = _service_port(context, port, servers)
     if match is not None and not _allows_target(rule, match[1], servers):
@@ -91,7 +91,7 @@ def _number(
 def _allows_target(rule: Rule, mapped: ServicePort, servers: Sequence[Pod]) -> bool:
     """Whether the rule also has the port of the pods to which a Service translates its own, by name or by number."""
     declared = {one.number for pod in servers for one in pod.ports if one.name == mapped.target}
-    return any(port.has(target) for port in rule.ports for target in (mapped.target, *declared))
+    return any(port.covers(target) for port in rule.ports for target in (mapped.target, *declared))
 
 
 def _service_port(context: LintContext, port: PolicyPort, servers: Sequence[Pod]) -> tuple[Service, ServicePort] | None:

@@ -95,7 +95,7 @@ class Pod:
 
     @property
     def networked(self) -> bool:
-        """Whether it has a port: running, with an address of its own, or one to be allocated."""
+        """Whether it has a port on its node's bridge: running, with an address of its own, or one to be allocated."""
         return not self.finished and not self.host_network and not (self.has_status and self.address is None)
 
 
@@ -106,10 +106,10 @@ def same_uid(left: str, right: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class IpBlock:
-    """`cidr` without `excepts` (NetworkPolicy ipBlock); host bits of the text are masked off."""
+    """`cidr` without `except_cidrs` (NetworkPolicy ipBlock); host bits of the text are masked off."""
 
     cidr: IPv4Network
-    excepts: tuple[IPv4Network, ...] = ()
+    except_cidrs: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ class PolicyPort:
     port: int | str | None = None
     end: int | None = None
 
-    def has(self, port: int | str) -> bool:
-        """Whether this is `port` (a number or a name), or a range with it. Without a port it has every one."""
+    def covers(self, port: int | str) -> bool:
+        """Whether this is `port` (a number or a name), or a range with it. Without a port it covers every one."""
         if isinstance(self.port, int) and isinstance(port, int):
             return self.port <= port <= (self.port if self.end is None else self.end)
         return self.port is None or self.port == port
@@ -142,7 +142,7 @@ class PolicyPeer:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One ingress or egress rule; empty `peers` is any peer at all, empty `ports` every protocol."""
+    """One ingress or egress rule; empty `peers` is any peer at all, empty `ports` every port of every protocol."""
 
     peers: tuple[PolicyPeer, ...] = ()
     ports: tuple[PolicyPort, ...] = ()
@@ -152,7 +152,7 @@ class PolicyRule:
 class KubernetesPolicy:
     """A networking.k8s.io/v1 NetworkPolicy; `directions` is policyTypes with its defaults applied.
 
-    `created` is the creationTimestamp (RFC 3339, so that texts sort by time), empty when unknown.
+    `creation_timestamp` is in RFC 3339, so that texts sort by time; empty when unknown.
     """
 
     namespace: str
@@ -161,7 +161,7 @@ class KubernetesPolicy:
     directions: frozenset[Direction]
     ingress: tuple[PolicyRule, ...] = ()
     egress: tuple[PolicyRule, ...] = ()
-    created: str = ""
+    creation_timestamp: str = ""
 
     @property
     def key(self) -> PolicyKey:
@@ -189,7 +189,7 @@ class RomanaRule:
 class RomanaPolicy:
     """A romana.io NetworkPolicy: ingress of the pods of its own namespace and tenant.
 
-    `labels` are the policy's own: with tenant_source pod-label:KEY they name its tenant. `created` as above.
+    `labels` are the policy's own: with tenant_source pod-label:KEY they name its tenant. `creation_timestamp` as above.
     """
 
     namespace: str
@@ -197,7 +197,7 @@ class RomanaPolicy:
     labels: Labels
     selector: Selector
     rules: tuple[RomanaRule, ...] = ()
-    created: str = ""
+    creation_timestamp: str = ""
 
     @property
     def key(self) -> PolicyKey:

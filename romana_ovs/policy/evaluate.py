@@ -367,7 +367,7 @@ def ip_block_contains(block: IpBlock, address: IPv4Address | None) -> bool:
     """
     if address is None or address not in block.cidr:
         return False
-    return not any(address in excluded for excluded in block.excepts)
+    return not any(address in excluded for excluded in block.except_cidrs)
 
 
 def _separate_tenants(source: TrafficPeer, destination: TrafficPeer) -> Decision:

@@ -80,7 +80,7 @@ class Matrix:
 
 
 def reachability(cluster: Cluster, addresses: Mapping[PodKey, IPv4Address], ports: Sequence[PortRef]) -> Matrix:
-    """Where every networked pod may connect by each of `ports`: `Reference.allowed` of every ordered pair.
+    """Which pods each networked pod may connect to on each of `ports`: `Reference.allowed` of every ordered pair.
 
     `addresses` are the pods' own; they matter only if `depends_on_addresses(cluster)`.
     """
@@ -120,14 +120,14 @@ def depends_on_addresses(cluster: Cluster) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Profile:
-    """Pods (sorted) that no policy distinguishes, and one of them with its policies."""
+    """Pods (sorted) that no policy distinguishes, and one of them."""
 
     pod: TrafficPeer
     pods: tuple[PodKey, ...]
 
 
-class _Kind(NamedTuple):
-    """The properties of a pod that policies depend on. `range_index` counts bounds of ipBlocks up to its address."""
+class _ProfileKey(NamedTuple):
+    """What policies may distinguish of a pod. `range_index` counts bounds of ipBlocks up to its address."""
 
     namespace: str
     labels: frozenset[tuple[str, str]]
@@ -137,22 +137,24 @@ class _Kind(NamedTuple):
 
 def _profiles(reference: Reference) -> list[_Profile]:
     cluster = reference.cluster
-    keys, names, bounds = _used_labels(cluster), _used_names(cluster), _bounds(cluster)
-    pods_by_kind: dict[_Kind, list[PodKey]] = {}
+    label_keys, port_names, bounds = _used_label_keys(cluster), _used_port_names(cluster), _bounds(cluster)
+    pods_by_key: dict[_ProfileKey, list[PodKey]] = {}
     for key, pod in cluster.pods.items():
         if pod.networked:
             address = reference.addresses.get(key, pod.address)
             index = bisect_right(bounds, int(address)) if bounds and address is not None else -1
-            pods_by_kind.setdefault(_kind(pod, keys, names, index), []).append(key)
+            pods_by_key.setdefault(_profile_key(pod, label_keys, port_names, index), []).append(key)
     return [
         _Profile(reference.traffic_peer(ConnectionEnd(pod=members[0])), tuple(sorted(members)))
-        for members in pods_by_kind.values()
+        for members in pods_by_key.values()
     ]
 
 
-def _kind(pod: Pod, keys: frozenset[str], names: frozenset[str], range_index: int) -> _Kind:
-    labels = frozenset(item for item in pod.labels.items() if item[0] in keys)
-    return _Kind(pod.namespace, labels, frozenset(port for port in pod.ports if port.name in names), range_index)
+def _profile_key(pod: Pod, label_keys: frozenset[str], port_names: frozenset[str], range_index: int) -> _ProfileKey:
+    labels = frozenset(item for item in pod.labels.items() if item[0] in label_keys)
+    return _ProfileKey(
+        pod.namespace, labels, frozenset(port for port in pod.ports if port.name in port_names), range_index
+    )
 
 
 def _servers_by_tenant(profiles: list[_Profile], reference: Reference) -> dict[str, list[_Profile]]:
@@ -198,7 +200,7 @@ def _without(pods: list[PodKey], pod: PodKey) -> tuple[PodKey, ...]:
     return tuple(pods)
 
 
-def _used_labels(cluster: Cluster) -> frozenset[str]:
+def _used_label_keys(cluster: Cluster) -> frozenset[str]:
     """The label keys of pods that tenants, tiers or policies use."""
     keys = {requirement.key for selector in _selectors(cluster) for requirement in selector.requirements}
     if cluster.settings.tenant_source is TenantSource.POD_LABEL:
@@ -217,7 +219,7 @@ def _selectors(cluster: Cluster) -> Iterator[Selector]:
                 yield from romana_rule.sources
 
 
-def _used_names(cluster: Cluster) -> frozenset[str]:
+def _used_port_names(cluster: Cluster) -> frozenset[str]:
     """The names of ports that policies use."""
     return frozenset(entry.port for entry in _port_entries(cluster) if isinstance(entry.port, str))
 
@@ -240,7 +242,7 @@ def _bounds(cluster: Cluster) -> list[int]:
     """The starts and ends of ipBlock ranges: addresses between two bounds are in the same ranges."""
     bounds: set[int] = set()
     for block in _blocks(cluster.policies.values()):
-        for network in (block.cidr, *block.excepts):
+        for network in (block.cidr, *block.except_cidrs):
             bounds.add(int(network.network_address))
             bounds.add(int(network.broadcast_address) + 1)
     return sorted(bounds)

@@ -160,7 +160,7 @@ class _DirectionCheck:
         if rule_peer.ip_block is not None:
             if peer.address is None:
                 return f"the address of {peer.name} is not known"
-            excepted = next((cidr for cidr in rule_peer.ip_block.excepts if peer.address in cidr), None)
+            excepted = next((cidr for cidr in rule_peer.ip_block.except_cidrs if peer.address in cidr), None)
             if excepted is not None and not ip_block_contains(rule_peer.ip_block, peer.address):
                 return f"{peer.address} is in its except {excepted}"
             return f"{peer.address} is not in {rule_peer.ip_block.cidr}"

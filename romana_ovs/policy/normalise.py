@@ -41,7 +41,7 @@ def normalise(policy: Policy, cluster: Cluster) -> NormalPolicy:
 
 def remaining(block: IpBlock) -> tuple[IPv4Network, ...]:
     """The networks of `block` without its exceptions: exact, merged and sorted."""
-    return subtract_cidrs(block.cidr, block.excepts)
+    return subtract_cidrs(block.cidr, block.except_cidrs)
 
 
 def merged_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:

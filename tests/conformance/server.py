@@ -56,7 +56,7 @@ def decoded(found: Manifest) -> DecodedObject:
 def meaning(item: DecodedObject, namespace: str = "default", name: str = "tried") -> KubernetesPolicy:
     """The policy of a valid item, as if it were of this namespace and name, whenever it was made."""
     assert isinstance(item.value, KubernetesPolicy), item.problems
-    return replace(item.value, namespace=namespace, name=name, created="")
+    return replace(item.value, namespace=namespace, name=name, creation_timestamp="")
 
 
 def difference(verdict: Verdict, item: DecodedObject) -> str:

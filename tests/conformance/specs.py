@@ -179,7 +179,7 @@ def _peer(peer: PolicyPeer) -> dict[str, object]:
 
 
 def _block(block: IpBlock) -> dict[str, object]:
-    return {"cidr": str(block.cidr), "except": [str(each) for each in block.excepts]}
+    return {"cidr": str(block.cidr), "except": [str(each) for each in block.except_cidrs]}
 
 
 def _port(port: PolicyPort) -> dict[str, object]:

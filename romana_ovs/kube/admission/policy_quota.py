@@ -24,7 +24,7 @@ class _Entry:
 
     @property
     def order(self) -> tuple[str, PolicyKey]:
-        return self.policy.created, self.policy.key
+        return self.policy.creation_timestamp, self.policy.key
 
 
 @dataclass(slots=True)

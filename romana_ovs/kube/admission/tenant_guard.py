@@ -23,7 +23,7 @@ Replacement = tuple[KubeObject | None, KubeObject | None]
 class _Entry:
     """One object: as the API server has it, and as it takes effect here (None: it does not)."""
 
-    given: KubeObject
+    stored: KubeObject
     effective: KubeObject | None
 
 
@@ -33,17 +33,17 @@ class TenantGuard:
 
     settings: Settings
     _objects: dict[str, dict[ObjectId, _Entry]] = field(default_factory=dict)
-    _faults: dict[ObjectId, Problem] = field(default_factory=dict)
+    _problems_by_id: dict[ObjectId, Problem] = field(default_factory=dict)
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """A problem for each violation, sorted by object."""
-        return tuple(self._faults[key] for key in sorted(self._faults))
+        return tuple(self._problems_by_id[key] for key in sorted(self._problems_by_id))
 
     @property
     def violations(self) -> frozenset[ObjectId]:
         """The objects with a tenant that their namespace may not hold."""
-        return frozenset(self._faults)
+        return frozenset(self._problems_by_id)
 
     def replace(self, old: KubeObject | None, new: KubeObject | None, labels: Labels) -> Replacement:
         """The effective objects of replacing `old` with `new` in a namespace with these `labels`."""
@@ -61,41 +61,42 @@ class TenantGuard:
         before = entries.pop(key, None)
         if not entries:
             self._objects.pop(old.namespace, None)
-        self._faults.pop(key, None)
+        self._problems_by_id.pop(key, None)
         return before.effective if before is not None else None
 
     def _track(self, new: KubeObject | None, labels: Labels) -> KubeObject | None:
         """Track `new`; returns its effective version."""
         if not isinstance(new, Pod | RomanaPolicy):
             return new
-        effective = self._check(new, labels)
+        effective = self._admit(new, labels)
         self._objects.setdefault(new.namespace, {})[_key(new)] = _Entry(new, effective)
         return effective
 
     def relabel(self, namespace: str, labels: Labels) -> Iterator[Replacement]:
         """The replacements that follow from new `labels` of `namespace`."""
         for entry in self._objects.get(namespace, {}).values():
-            old, given = entry.effective, entry.given
-            if isinstance(given, Pod | RomanaPolicy):
-                self._faults.pop(_key(given), None)
-                new = self._check(given, labels)
+            old, stored = entry.effective, entry.stored
+            if isinstance(stored, Pod | RomanaPolicy):
+                self._problems_by_id.pop(_key(stored), None)
+                new = self._admit(stored, labels)
                 if new != old:
                     entry.effective = new
                     yield old, new
 
-    def _check(self, given: Pod | RomanaPolicy, labels: Labels) -> KubeObject | None:
+    def _admit(self, stored: Pod | RomanaPolicy, labels: Labels) -> KubeObject | None:
+        """The object that takes effect; keeps a problem when it is not `stored` itself."""
         effective: KubeObject | None
-        if isinstance(given, Pod):
-            effective, reason = admit_pod(given, labels, self.settings)
+        if isinstance(stored, Pod):
+            effective, reason = admit_pod(stored, labels, self.settings)
         else:
-            effective, reason = admit_policy(given, labels, self.settings)
+            effective, reason = admit_policy(stored, labels, self.settings)
         if reason:
-            key = _key(given)
+            key = _key(stored)
             location = SourceLocation("", 0, "", key.kind, f"{key.namespace}/{key.name}")
-            self._faults[key] = location.problem("metadata.labels", reason)
+            self._problems_by_id[key] = location.problem("metadata.labels", reason)
         return effective
 
 
-def _key(given: Pod | RomanaPolicy) -> ObjectId:
-    kind = "Pod" if isinstance(given, Pod) else given.key.kind
-    return ObjectId(kind, given.namespace, given.name)
+def _key(stored: Pod | RomanaPolicy) -> ObjectId:
+    kind = "Pod" if isinstance(stored, Pod) else stored.key.kind
+    return ObjectId(kind, stored.namespace, stored.name)

@@ -111,7 +111,7 @@ class _Meta:
     uid: str = ""
     controller_ref: ControllerRef | None = None
     terminating: bool = False
-    created: str = ""
+    creation_timestamp: str = ""
 
 
 class _Decoder:
@@ -300,7 +300,7 @@ class _Decoder:
             uid=validator.string(metadata.get("uid"), "metadata.uid"),
             controller_ref=read_controller_ref(metadata, validator),
             terminating=metadata.get("deletionTimestamp") is not None,
-            created=created if isinstance(created := metadata.get("creationTimestamp"), str) else "",
+            creation_timestamp=created if isinstance(created := metadata.get("creationTimestamp"), str) else "",
         )
 
     def _read_policy(
@@ -314,7 +314,7 @@ class _Decoder:
             demo = value.get("apiVersion") == romanapolicy.DEMO_VERSION
             validator.mapping(value, "", (*_OBJECT_FIELDS, "allowIncoming") if demo else _OBJECT_FIELDS)
             policy = romanapolicy.read_romana_policy(value, meta.labels, validator, namespace=meta.namespace, name=name)
-            policy = replace(policy, created=meta.created)
+            policy = replace(policy, creation_timestamp=meta.creation_timestamp)
             romanapolicy.check_tenant(policy, self.settings, validator)
             check_size(policy, validator)
             fallback = romanapolicy.isolating_fallback(policy, self.settings, validator)
@@ -322,7 +322,7 @@ class _Decoder:
         validator.mapping(value, "", _OBJECT_FIELDS)
         spec = value.get("spec")
         plain_policy = kubepolicy.read_kubernetes_policy(spec, meta.namespace, name, validator)
-        plain_policy = replace(plain_policy, created=meta.created)
+        plain_policy = replace(plain_policy, creation_timestamp=meta.creation_timestamp)
         check_size(plain_policy, validator)
         fallback = kubepolicy.isolating_fallback(plain_policy, spec, validator)
         return plain_policy, fallback if meta.namespace else None

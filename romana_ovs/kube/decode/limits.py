@@ -45,7 +45,7 @@ def _peers(peers: Iterable[PolicyPeer]) -> int:
 
 def _networks(block: IpBlock) -> int:
     """The most networks that can remain of `block`: an exception adds one for each bit that it is longer."""
-    return 1 + sum(hole.prefixlen - block.cidr.prefixlen for hole in block.excepts)
+    return 1 + sum(hole.prefixlen - block.cidr.prefixlen for hole in block.except_cidrs)
 
 
 def _ports(ports: Iterable[PolicyPort]) -> int:

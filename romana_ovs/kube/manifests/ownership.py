@@ -30,24 +30,25 @@ class Ownership:
     def __init__(self, workloads: Mapping[ObjectId, Workload]) -> None:
         self._workloads = workloads
         self._by_name: dict[tuple[str, str, str], list[ObjectId]] = defaultdict(list)
-        self._adopting: dict[str, list[ObjectId]] = defaultdict(list)
-        self._others: dict[str, list[ObjectId]] = defaultdict(list)
+        self._with_selector: dict[str, list[ObjectId]] = defaultdict(list)
+        self._custom_workloads: dict[str, list[ObjectId]] = defaultdict(list)
         for key, workload in workloads.items():
             self._by_name[workload.namespace, workload.kind, workload.name].append(key)
             if workload.selector is not None and workload.selector.requirements:
-                self._adopting[workload.namespace].append(key)
+                self._with_selector[workload.namespace].append(key)
             if not workload.built_in:
-                self._others[workload.namespace].append(key)
+                self._custom_workloads[workload.namespace].append(key)
 
     def controllers(self, namespace: str, ref: ControllerRef | None, labels: Labels) -> list[ObjectId]:
-        """The workloads that control an object with this reference and these labels: nearest first, then theirs.
+        """The workloads that control an object with this reference and these labels.
 
-        An owner that the folder does not have is skipped where its name says whose it is: ReplicaSets are named after
-        their Deployment and the hash in the labels, Jobs after their CronJob and the time.
+        The nearest comes first, then the one that controls that, and so on. An owner that the folder does not have is
+        skipped where its name shows its own controller: ReplicaSets are named after their Deployment and the hash in
+        the labels, Jobs after their CronJob and the time.
         """
         controllers: list[ObjectId] = []
         while ref is not None:
-            key = self._named(namespace, ref) or self._maker(namespace, ref, labels)
+            key = self._named(namespace, ref) or self._controller_by_name(namespace, ref, labels)
             if key is None or key in controllers:
                 break
             controllers.append(key)
@@ -56,15 +57,16 @@ class Ownership:
 
     def controllers_of(self, pod: Pod, ref: ControllerRef | None) -> list[ObjectId]:
         """As `controllers`, for a pod. A pod whose owner the folder does not have belongs to a workload of another API
-        group whose labels it has: such a workload may make pods by way of other objects."""
+        group whose labels it has: such a workload may create pods by way of other objects."""
         controllers = self.controllers(pod.namespace, ref, pod.labels)
         if ref is None or controllers:
             return controllers
-        return [key for key in self._others.get(pod.namespace, ()) if _has_labels(pod, self._workloads[key])][:1]
+        candidates = self._custom_workloads.get(pod.namespace, ())
+        return [key for key in candidates if _has_labels(pod, self._workloads[key])][:1]
 
     def adopter(self, pod: Pod) -> ObjectId | None:
         """The workload that adopts `pod`, which has no controller; a StatefulSet adopts by the name, too."""
-        for key in self._adopting.get(pod.namespace, ()):
+        for key in self._with_selector.get(pod.namespace, ()):
             workload = self._workloads[key]
             if workload.selector is None or not workload.selector.matches(pod.labels):
                 continue
@@ -79,16 +81,20 @@ class Ownership:
                 return key
         return None
 
-    def _maker(self, namespace: str, ref: ControllerRef, labels: Labels) -> ObjectId | None:
-        """The workload that has made the object of `ref`, which is not in the folder."""
+    def _controller_by_name(self, namespace: str, ref: ControllerRef, labels: Labels) -> ObjectId | None:
+        """The workload that controls the object of `ref`, which is not in the folder itself."""
         return next(
-            (key for kind, name in _makers(ref, labels) for key in self._by_name.get((namespace, kind, name), ())),
+            (
+                key
+                for kind, name in _possible_controllers(ref, labels)
+                for key in self._by_name.get((namespace, kind, name), ())
+            ),
             None,
         )
 
 
-def _makers(ref: ControllerRef, labels: Labels) -> Iterator[tuple[str, str]]:
-    """Kind and name of what may have made the object of `ref`."""
+def _possible_controllers(ref: ControllerRef, labels: Labels) -> Iterator[tuple[str, str]]:
+    """Kind and name of what may control the object of `ref`, by the name of that."""
     if ref.kind == "ReplicaSet":
         for kind, label in (("Deployment", TEMPLATE_HASH), ("Rollout", ROLLOUT_HASH)):
             name, _, digest = ref.name.rpartition("-")

@@ -24,7 +24,7 @@ BOTH = frozenset(Direction)
 def policy_of(terms: int, name: str, created: str = "", namespace: str = "red") -> KubernetesPolicy:
     peers = tuple(PolicyPeer(pods=EVERYTHING) for _ in range(terms))
     rules = (PolicyRule(peers=peers),) if terms else ()
-    return replace(policy(f"{namespace}/{name}", ingress=rules, directions=BOTH), created=created)
+    return replace(policy(f"{namespace}/{name}", ingress=rules, directions=BOTH), creation_timestamp=created)
 
 
 def counting(policies: list[KubernetesPolicy], most: int) -> set[str]:
