@@ -210,6 +210,7 @@ class NodeAgent:
             cluster.nodes,
             cluster.namespaces,
             cluster.service_cidrs,
+            cluster.frontends,
             cluster.settings,
             *_numbers(published),
         )

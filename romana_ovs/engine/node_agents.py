@@ -156,7 +156,7 @@ class NodeAgents:
         `changed` are the pods that changed since the last update, if that is known.
         """
         outdated = set(self._pods.update(cluster.pods, self._agents, changed))
-        of_all = (cluster.nodes, cluster.namespaces, cluster.service_cidrs, cluster.settings)
+        of_all = (cluster.nodes, cluster.namespaces, cluster.service_cidrs, cluster.frontends, cluster.settings)
         if self._inputs.replace((self.published, self.stored, *of_all)):
             outdated.update(self._agents)
         timed_out = frozenset(() if self.may_wait else self._needing_registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -96,6 +96,8 @@ class NodeViewBuilder:
             uplinks=uplinks,
             hosts=hosts,
             foreign=self._foreign.get((shared.foreign, host), _other_hosts),
+            service_ranges=_usable(cluster, shared.plan),
+            frontends=cluster.frontends,
         )
         self._view = view if self._view is None else keep_equal(self._view, view)
         return self._view
@@ -162,6 +164,11 @@ def _gateway(facts: BridgeFacts, host: int, node: Node | None, plan: AddressPlan
     node_addresses: tuple[IPv4Address, ...] = node.addresses if node is not None else ()
     addresses = (address, *sorted(set(node_addresses) - {address}))
     return Gateway(facts.gateway_port, facts.gateway_mac or plan.mac(address), addresses, facts.conntrack_lost)
+
+
+def _usable(cluster: Cluster, plan: AddressPlan) -> tuple[IPv4Network, ...]:
+    """The ranges of Services that are no pods' addresses."""
+    return tuple(each for each in cluster.service_ranges if not each.overlaps(plan.network))
 
 
 def _other_hosts(foreign: tuple[ForeignRoute, ...], host: int) -> tuple[ForeignRoute, ...]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy, PolicyKey, RomanaPolicy
-from romana_ovs.model.services import ServiceCIDR
+from romana_ovs.model.services import ServiceCIDR, ServiceFrontend
 from romana_ovs.model.settings import Settings, TenantSource
 
 NO_TENANT = ""
@@ -47,6 +47,8 @@ class Cluster:
     policies: Mapping[PolicyKey, Policy] = field(default_factory=_frozen)
     service_cidrs: Mapping[str, ServiceCIDR] = field(default_factory=_frozen)
     """By name; empty for a folder of manifests, whose nodes have no proxy."""
+    frontends: tuple[ServiceFrontend, ...] = ()
+    """Those of Services with backends that are no pods, sorted; empty for a folder, too."""
 
     @property
     def service_ranges(self) -> tuple[IPv4Network, ...]:

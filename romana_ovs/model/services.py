@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import NamedTuple
 
 from romana_ovs.model.labels import Selector
 from romana_ovs.model.objects import PodKey, Protocol
@@ -90,3 +91,23 @@ class EndpointsObject:
     namespace: str
     name: str
     groups: tuple[ServiceEndpoints, ...] = ()
+
+
+class ServiceBackend(NamedTuple):
+    """A backend that is no pod: its address and port."""
+
+    address: IPv4Address
+    port: int
+
+
+class ServiceFrontend(NamedTuple):
+    """A cluster address and port of a Service (Cilium: frontend), and those of its backends that are no pods.
+
+    `protocol` is the value of a Protocol. The API server behind the Service `kubernetes` is such a backend, and so are
+    pods of a node's network.
+    """
+
+    address: IPv4Address
+    protocol: str
+    port: int
+    backends: tuple[ServiceBackend, ...] = ()

@@ -168,6 +168,9 @@ class Egress(IntEnum):
     OWN_NODE = 600
     TENANTLESS = 500
     UNSELECTED = 400
+    FRONTEND_ALLOWED = 390
+    """Frontends of Services with backends that are no pods, whose packets do not return: all these are allowed."""
+    FRONTEND = 385
     SERVICE = 380
     """Services: policy decides about their backends, when the packet returns from the host."""
     ALLOW = 350

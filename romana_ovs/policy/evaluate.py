@@ -9,7 +9,7 @@ while its connection is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import NamedTuple
@@ -90,6 +90,20 @@ class Reference:
         return self.allows(
             self.traffic_peer(connection.source), self.traffic_peer(connection.destination), connection.port
         )
+
+    def allowed_by_service(self, connection: Connection, backends: Iterable[tuple[ConnectionEnd, PortRef]]) -> bool:
+        """Whether a pod's connection to one of the `backends` is allowed when it opens it by the Service's address.
+
+        As without the Service. But the pod's node sees the Service's address only, and not which backend the host
+        chooses: policies that select the pod for egress must allow all `backends` that are no pods, but for its own
+        node. Raises InputError for a pod that does not exist.
+        """
+        source = self.traffic_peer(connection.source)
+        peers = [(self.traffic_peer(end), port) for end, port in backends]
+        no_pods = [(peer, port) for peer, port in peers if peer.pod is None and peer.node != source.node]
+        if self.tenants_separated(source, TrafficPeer("the Service")):
+            return False
+        return self.allowed(connection) and all(self.allows_egress(source, peer, port) for peer, port in no_pods)
 
     def allows(self, source: TrafficPeer, destination: TrafficPeer, port: PortRef) -> bool:
         """The same answer for two ends that are looked up already."""

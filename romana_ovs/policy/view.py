@@ -11,6 +11,7 @@ from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import IdentityMatch
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import ContainerPort, PodKey
+from romana_ovs.model.services import ServiceFrontend
 from romana_ovs.model.settings import Settings
 from romana_ovs.policy.rules import NormalPolicy, PortRange
 
@@ -117,7 +118,7 @@ class NodeView:
 
     `host` is the host number, `tenants` has the identity blocks of each tenant, `segments` the number of each
     segment, `classes` every identity in use with its class. `policies` are all that select a local pod or whose
-    deferred egress rules may admit one as server.
+    deferred egress rules may admit one as server. `frontends` are those of Services with backends that are no pods.
     """
 
     settings: Settings
@@ -134,6 +135,7 @@ class NodeView:
     hosts: tuple[RemoteHost, ...] = ()
     foreign: tuple[ForeignRoute, ...] = ()
     service_ranges: tuple[IPv4Network, ...] = ()
+    frontends: tuple[ServiceFrontend, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

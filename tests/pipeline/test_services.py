@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from romana_ovs.model.objects import Protocol
+from romana_ovs.model.services import ServiceBackend, ServiceFrontend
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.registers import NEXT_HOP_MAC
 from romana_ovs.policy.rules import PortRange
@@ -149,6 +150,52 @@ def test_egress_by_a_block_of_addresses(lab: Lab) -> None:
     server = Allow(EGRESS, frozenset(), (IPv4Network(lab.sim.pods["s"].address),))
     lab.sim.moved("c", client=ClientGroup(8, (server,), deferred=False))
     assert lab.reached(80) == "s"
+
+
+API_SERVER = IPv4Address("192.0.2.10")
+API = ServiceFrontend(IPv4Address("172.30.0.1"), "tcp", 443, (ServiceBackend(API_SERVER, 6443),))
+
+
+def api_server(lab: Lab, *backends: ServiceBackend, port: int = 443) -> bool:
+    """Whether `c` reaches the host for the Service of the API server, and is answered."""
+    lab.sim.frontends = (API._replace(backends=(*API.backends, *backends)),)
+    lab.sim.change()
+    packet = tcp(Addresses.of(lab.sim.pods["c"].address, API.address), 4000, port)
+    there = lab.send("c", packet)
+    assert all(name == f"n{lab.near}:{GATEWAY_PORT}" for name, _ in there)
+    back = lab.sent_by(f"n{lab.near}", GATEWAY_PORT, replace(packet.reply(), eth_src=GATEWAY_MAC))
+    assert [name for name, _ in back] == ["c"] * len(there)
+    return bool(there)
+
+
+def test_backends_that_are_no_pods_are_decided_at_the_frontend(lab: Lab) -> None:
+    """Packets to them do not return to the bridge: egress policy must allow all, at their own addresses and ports."""
+    https = PortRange(Protocol.TCP, 6443, 6443)
+    others = ServiceBackend(IPv4Address("192.0.2.11"), 6443)
+    assert api_server(lab)
+    for number, (admitted, one, both) in enumerate(
+        (
+            (None, False, False),
+            (Allow(EGRESS, ports=(https,)), True, True),
+            (Allow(EGRESS, ports=(PortRange(Protocol.TCP, 443, 443),)), False, False),
+            (Allow(EGRESS, frozenset(), (IPv4Network(API_SERVER),)), True, False),
+            (Allow(EGRESS, frozenset(), (IPv4Network(API.address),)), False, False),
+            (Allow(EGRESS, frozenset(), (IPv4Network("192.0.2.0/24"),), (https,)), True, True),
+        ),
+        start=10,
+    ):
+        rules = (admitted,) if admitted is not None else ()
+        lab.sim.moved("c", client=ClientGroup(number, rules, deferred=False))
+        assert (api_server(lab), api_server(lab, others)) == (one, both), admitted
+
+
+def test_the_node_itself_is_always_reached_by_a_frontend(lab: Lab) -> None:
+    lab.sim.moved("c", client=ClientGroup(10, (), deferred=False))
+    on_node = ServiceBackend(PLAN.gateway(lab.near), 6443)
+    lab.sim.frontends = (API._replace(backends=(on_node,)),)
+    lab.sim.change()
+    packet = tcp(Addresses.of(lab.sim.pods["c"].address, API.address), 4000, 443)
+    assert [name for name, _ in lab.send("c", packet)] == [f"n{lab.near}:{GATEWAY_PORT}"]
 
 
 def test_a_permission_that_ends_cuts_both_directions(lab: Lab) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 from romana_ovs.kube.api.messages import ListCompleted, ListStarted, ObjectsObserved, Update
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
 from romana_ovs.kube.api.resources import (
+    ENDPOINT_SLICES,
     NAMESPACES,
     NODES,
     PODS,
     POLICIES,
     ROMANA_POLICIES,
     SERVICE_CIDRS,
+    SERVICES,
     Resource,
 )
 from romana_ovs.kube.cache.cluster_cache import ClusterCache
@@ -75,7 +77,7 @@ def full_listing(**objects: list[Update]) -> list[object]:
     """A listing of every resource; those that are not given are empty, but for a node."""
     objects.setdefault("nodes", [observed(NODES, "n")])
     names = {"pods": PODS, "namespaces": NAMESPACES, "nodes": NODES, "policies": POLICIES, "romana": ROMANA_POLICIES}
-    names["service_cidrs"] = SERVICE_CIDRS
+    names |= {"service_cidrs": SERVICE_CIDRS, "services": SERVICES, "slices": ENDPOINT_SLICES}
     return [message for name, one in names.items() for message in listing(one, *objects.get(name, []))]
 
 

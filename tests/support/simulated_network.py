@@ -13,6 +13,7 @@ from romana_ovs.model.cluster import SegmentKey
 from romana_ovs.model.identity import ALL_BITS, IdentityMatch, identity, whole_segments
 from romana_ovs.model.labels import NO_LABELS
 from romana_ovs.model.objects import PodKey
+from romana_ovs.model.services import ServiceFrontend
 from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import Program, compile_node
 from romana_ovs.pipeline.flow import Flow
@@ -104,6 +105,7 @@ class SimNetwork:
     """Tenants that everyone may connect to."""
     foreign: tuple[ForeignRoute, ...] = ()
     service_ranges: tuple[IPv4Network, ...] = ()
+    frontends: tuple[ServiceFrontend, ...] = ()
     behaviour: ConntrackBehaviour = NETDEV
     network: Network = None  # type: ignore[assignment]
 
@@ -164,6 +166,7 @@ class SimNetwork:
             hosts=(way,),
             foreign=tuple(route for route in self.foreign if route.host != node),
             service_ranges=self.service_ranges,
+            frontends=self.frontends,
         )
 
     def permissions(self, node: int) -> NodePermissions:

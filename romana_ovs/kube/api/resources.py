@@ -41,13 +41,15 @@ NODES = Resource("nodes", "Node", "v1")
 POLICIES = Resource("networkpolicies", POLICY, POLICY_VERSION)
 SERVICE_CIDRS = Resource("servicecidrs", SERVICE_CIDR, POLICY_VERSION, custom=True)
 """Since Kubernetes 1.33."""
+SERVICES = Resource("services", "Service", "v1")
+ENDPOINT_SLICES = Resource("endpointslices", "EndpointSlice", "discovery.k8s.io/v1")
 ROMANA_POLICIES = Resource("networkpolicies", ROMANA_POLICY, CURRENT_VERSION, served=POLICY, custom=True)
 TENANTS = Resource("tenants", "Tenant", CURRENT_VERSION, decoded=False, custom=True)
 ALLOCATIONS = Resource("allocations", "Allocation", CURRENT_VERSION, decoded=False, custom=True)
 CLASS_SETS = Resource("classsets", "ClassSet", CURRENT_VERSION, decoded=False, custom=True)
 NODE_REPORTS = Resource("nodereports", "NodeReport", CURRENT_VERSION, decoded=False, custom=True)
 
-CLUSTER = (NODES, NAMESPACES, SERVICE_CIDRS, POLICIES, ROMANA_POLICIES, PODS)
+CLUSTER = (NODES, NAMESPACES, SERVICE_CIDRS, SERVICES, ENDPOINT_SLICES, POLICIES, ROMANA_POLICIES, PODS)
 """The resources of which a Cluster is built."""
 
 

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from romana_ovs.kube.admission.policy_quota import PolicyQuota
 from romana_ovs.kube.admission.tenant_guard import TenantGuard
 from romana_ovs.kube.cache.cow_dict import CowDict
+from romana_ovs.kube.cache.frontends import Frontends
 from romana_ovs.kube.decode.objects import KubeObject, ObjectId, SourceLocation
 from romana_ovs.model.cluster import Cluster
 from romana_ovs.model.errors import Problem
 from romana_ovs.model.labels import Labels
 from romana_ovs.model.objects import NAME_LABEL, Namespace, Node, Pod, PodKey, Policy
-from romana_ovs.model.services import ServiceCIDR
+from romana_ovs.model.services import EndpointsObject, Service, ServiceCIDR
 from romana_ovs.model.settings import Settings
 
-_MAPPINGS = ("namespaces", "nodes", "pods", "policies", "service_cidrs")
+_MAPPINGS = ("namespaces", "nodes", "pods", "policies", "service_cidrs", "frontends")
 
 
 class ClusterBuilder:
@@ -25,6 +26,7 @@ class ClusterBuilder:
     def __init__(self, settings: Settings) -> None:
         self._pods, self._policies, self._namespaces, self._nodes = CowDict(), CowDict(), CowDict(), CowDict()
         self._service_cidrs = CowDict()
+        self._frontends = Frontends()
         self._declared: dict[str, Namespace] = {}
         self._object_counts: Counter[str] = Counter()
         self._pods_by_node: dict[str, set[PodKey]] = {}
@@ -50,6 +52,7 @@ class ClusterBuilder:
             pods=self._pods.view(),
             policies=self._policies.view(),
             service_cidrs=self._service_cidrs.view(),
+            frontends=self._frontends.view(),
         )
         if any(getattr(cluster, name) is not getattr(before, name) for name in _MAPPINGS):
             self._cluster = cluster
@@ -80,6 +83,8 @@ class ClusterBuilder:
             self._nodes.set(which.name, value)
         elif isinstance(which, ServiceCIDR):
             self._service_cidrs.set(which.name, value)
+        elif isinstance(which, Service | EndpointsObject):
+            self._frontends.set(which, exists=value is not None)
         elif isinstance(which, Namespace):
             self._set_namespace(which, value is not None)
         elif isinstance(which, Pod):

@@ -32,7 +32,13 @@ from romana_ovs.kube.decode.other_policies import Effect, other_policy
 from romana_ovs.kube.decode.other_workloads import read_other
 from romana_ovs.kube.decode.owners import ControllerRef, read_controller_ref
 from romana_ovs.kube.decode.pods import read_namespace, read_node, read_pod
-from romana_ovs.kube.decode.services import read_endpoint_slice, read_endpoints, read_service, read_service_cidr
+from romana_ovs.kube.decode.services import (
+    read_endpoint_slice,
+    read_endpoints,
+    read_service,
+    read_service_cidr,
+    without_pods,
+)
 from romana_ovs.kube.decode.validation import Validator
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload, read_workload
 from romana_ovs.model.errors import AddressError, Severity
@@ -250,7 +256,7 @@ class _Decoder:
             read, fallback = self._read_policy(value, meta, validator, romana=romana)
             yield self._result(validator, kind, meta.name, meta=meta, read=read, fallback=fallback, source=value)
         else:
-            decoded = _read(value, kind, meta, validator, _plan_of(self.settings))
+            decoded = self._read(value, kind, meta, validator)
             taints = read_taints(value, validator) if kind == "Node" else ()
             yield self._result(validator, kind, meta.name, meta=meta, read=decoded, taints=taints, source=value)
 
@@ -327,6 +333,10 @@ class _Decoder:
         fallback = kubepolicy.isolating_fallback(plain_policy, spec, validator)
         return plain_policy, fallback if meta.namespace else None
 
+    def _read(self, value: Mapping[str, object], kind: str, meta: _Meta, validator: Validator) -> KubeObject:
+        """The object of any kind but a policy."""
+        return _read(value, kind, meta, validator, _plan_of(self.settings))
+
     def _result(
         self,
         validator: Validator,
@@ -378,6 +388,15 @@ class _ServedDecoder(_Decoder):
 
     def _keeps_source(self, key: ObjectId | None, value: KubeObject | None) -> bool:
         return False
+
+    def _read(self, value: Mapping[str, object], kind: str, meta: _Meta, validator: Validator) -> KubeObject:
+        """Of an EndpointSlice only the endpoints that are no pods, ready or not: a proxy may still use them."""
+        if kind != "EndpointSlice":
+            return super()._read(value, kind, meta, validator)
+        endpoints = read_endpoint_slice(
+            value, validator, namespace=meta.namespace, name=meta.name, labels=meta.labels, ready_only=False
+        )
+        return without_pods(endpoints, self.settings.network)
 
     def decode(self, kind: str, version: str) -> DecodedObject:
         """The object of the document."""

@@ -6,7 +6,8 @@ Sources: Kubernetes core/v1 Service and Endpoints, discovery.k8s.io/v1 EndpointS
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, ip_address, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 from romana_ovs.kube.decode.field_names import SERVICE_PORT, SERVICE_SPEC, check_names
 from romana_ovs.kube.decode.labels import read_labels
@@ -111,19 +112,39 @@ def read_endpoints(
 
 
 def read_endpoint_slice(
-    document: Mapping[str, object], validator: Validator, *, namespace: str, name: str, labels: Labels
+    document: Mapping[str, object],
+    validator: Validator,
+    *,
+    namespace: str,
+    name: str,
+    labels: Labels,
+    ready_only: bool = True,
 ) -> EndpointsObject:
     """The EndpointSlice in `document`: those of the Service that its label names, none without that label."""
     endpoints: list[Endpoint] = []
     for where, entry in validator.mappings_in(document.get("endpoints"), "endpoints"):
         conditions = validator.mapping(entry.get("conditions"), f"{where}.conditions")
-        if conditions.get("ready") is not False:
+        if not ready_only or conditions.get("ready") is not False:
             texts = _texts(entry.get("addresses"), f"{where}.addresses", validator)
             endpoints += _endpoints(texts, entry, where, namespace, validator)
     ports = tuple(_endpoint_ports(document.get("ports"), "ports", validator))
     service = labels.get(SERVICE_LABEL, "")
     groups = (ServiceEndpoints(namespace, service, tuple(endpoints), ports),) if service else ()
     return EndpointsObject(namespace, name, groups)
+
+
+def without_pods(slice_: EndpointsObject, network: IPv4Network) -> EndpointsObject:
+    """The endpoints of an EndpointSlice that are no pods: whose addresses are not in the pods' network."""
+    kept = []
+    for group in slice_.groups:
+        endpoints = tuple(
+            Endpoint(endpoint.address)
+            for endpoint in group.endpoints
+            if isinstance(endpoint.address, IPv4Address) and endpoint.address not in network
+        )
+        if endpoints:
+            kept.append(replace(group, endpoints=endpoints))
+    return replace(slice_, groups=tuple(kept))
 
 
 def read_service_cidr(document: Mapping[str, object], validator: Validator, *, name: str) -> ServiceCIDR:

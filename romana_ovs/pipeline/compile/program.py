@@ -234,6 +234,12 @@ def _add_policy(sections: _Sections, view: NodeView, permissions: NodePermission
     for group in groups:
         for name, inputs, build in _group_parts(group):
             add(name, inputs, build)
+    if view.gateway is not None and view.service_ranges:
+        add(
+            "service frontends",
+            (view.frontends, permissions.clients, view.gateway.addresses),
+            services.frontend_rows,
+        )
     previous = frozenset(
         (pod.identity, number) for pod in view.pods for number in pod.previous_ids if number != pod.identity
     )

@@ -13,12 +13,15 @@ The host must drop packets with pods' addresses or Services' addresses that it r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from romana_ovs.model.identity import OUTSIDE
+from romana_ovs.model.objects import Protocol
+from romana_ovs.model.services import ServiceBackend, ServiceFrontend
 from romana_ovs.pipeline import priorities
-from romana_ovs.pipeline.actions import Bits, Ct, Goto, Load, Output, Resubmit
+from romana_ovs.pipeline.actions import Action, Bits, Ct, Goto, Load, Output, Resubmit
 from romana_ovs.pipeline.compile.conditions import (
     FROM_CLIENT,
     FROM_GATEWAY,
@@ -41,6 +44,7 @@ from romana_ovs.pipeline.fields import mac_number
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.registers import (
     ACCEPTED,
+    CLIENT_GROUP,
     COMMITTED,
     CT_ACCEPTED,
     CT_SOURCE,
@@ -58,7 +62,7 @@ from romana_ovs.pipeline.registers import (
 )
 from romana_ovs.pipeline.tables import Condition, flow
 from romana_ovs.pipeline.zones import PodZone
-from romana_ovs.policy.view import Gateway, LocalPod, Membership, Origin
+from romana_ovs.policy.view import ClientGroup, Gateway, LocalPod, Membership, Origin
 
 _ORIGIN = feature_origin("services")
 
@@ -121,6 +125,58 @@ def _egress(ranges: tuple[IPv4Network, ...]) -> tuple[Flow, ...]:
             row([FROM_SERVER, FROM_GATEWAY, TO_LOCAL, *ICMP_ERROR, _within("ct_nw_dst", each)], [commit]),
         ]
     return tuple(rows)
+
+
+def frontend_rows(
+    frontends: tuple[ServiceFrontend, ...], clients: tuple[ClientGroup, ...], own: tuple[IPv4Address, ...]
+) -> tuple[Flow, ...]:
+    """Frontends with backends that are no pods: packets to these do not return, so they are decided at the frontend.
+
+    Which backend the host chooses is unknown here. So a client that egress policies select needs permission for all of
+    them, but for the node's `own` addresses.
+    """
+    rows: list[Flow] = []
+    denied: tuple[Action, ...] = (Goto("ConntrackRevoke"),)
+    permitted: tuple[Action, ...] = (load(EGRESS, ACCEPTED), Goto("ConntrackCommit"))
+    for frontend in frontends:
+        rows += _frontend(priorities.Egress.FRONTEND, frontend, None, denied)
+        for group in clients:
+            if all(backend.address in own or _admits(group, frontend, backend) for backend in frontend.backends):
+                rows += _frontend(priorities.Egress.FRONTEND_ALLOWED, frontend, group, permitted)
+    return tuple(rows)
+
+
+def _frontend(
+    priority: priorities.Egress, frontend: ServiceFrontend, group: ClientGroup | None, actions: Sequence[Action]
+) -> tuple[Flow, ...]:
+    """Packets of a group's pods (None: all) to a frontend, and its replies."""
+    protocol = Protocol(frontend.protocol)
+    base: list[Condition] = [("nw_proto", protocol.number)]
+    if group is not None:
+        base.append(CLIENT_GROUP.match(group.number))
+    origin = group.local_egress[0].origin if group is not None and group.local_egress else _ORIGIN
+    row = partial(flow, priority, actions=actions, feature=Feature.POLICY, origin=origin)
+    sent: tuple[Condition, ...] = (FROM_CLIENT, FROM_LOCAL, TO_GATEWAY, ("nw_dst", int(frontend.address)))
+    replied: tuple[Condition, ...] = (FROM_SERVER, FROM_GATEWAY, TO_LOCAL, ("nw_src", int(frontend.address)))
+    return (
+        row([*sent, *base, (f"{protocol.value}_dst", frontend.port)]),
+        row([*replied, *base, (f"{protocol.value}_src", frontend.port)]),
+    )
+
+
+def _admits(group: ClientGroup, frontend: ServiceFrontend, backend: ServiceBackend) -> bool:
+    """Whether the group's pods may connect to a backend that is no pod, at its own address and port."""
+    return any(
+        ((allow.identities is None and not allow.cidrs) or any(backend.address in network for network in allow.cidrs))
+        and (
+            allow.ports is None
+            or any(
+                ports.protocol.value == frontend.protocol and ports.low <= backend.port <= ports.high
+                for ports in allow.ports
+            )
+        )
+        for allow in group.local_egress
+    )
 
 
 def _commits(gateway: Gateway) -> tuple[Flow, ...]:
