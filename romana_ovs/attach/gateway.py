@@ -31,7 +31,11 @@ LOG = logging.getLogger("romana_ovs.attach")
 
 COMPARE_SECONDS = 5.0
 """Between two comparisons when nothing reports a change."""
-SYSCTLS = Path("/proc/sys/net/ipv4")
+SYSCTLS = (Path("/host/proc/sys/net/ipv4"), Path("/proc/sys/net/ipv4"))
+"""Where sysctls can be set, the first that exists: that of a container is read-only, so the manifest mounts the node's.
+
+Either shows the values of the network namespace of whoever asks.
+"""
 _LOOSE = "2"
 """rp_filter: the source of a packet must be reachable, by any device. Pods' packets come back by the gateway."""
 _IFF_UP = 1
@@ -200,7 +204,7 @@ def set_sysctl(name: str, value: str) -> bool:
 
     `name` has slashes, as names of devices may have dots.
     """
-    path = SYSCTLS / name
+    path = next((folder for folder in SYSCTLS if folder.is_dir()), SYSCTLS[-1]) / name
     if path.read_text().strip() == value:
         return False
     path.write_text(value)
