@@ -16,7 +16,7 @@ from typing import Self
 
 from romana_ovs.config import settings_in
 from romana_ovs.model.errors import SetupError
-from romana_ovs_emulate import binaries, cni_plugin
+from romana_ovs_emulate import binaries
 from romana_ovs_emulate.build_cache import Progress
 from romana_ovs_emulate.cluster import (
     images,
@@ -76,10 +76,10 @@ class Cluster:
             settings_in(self.options.settings)
         programs = binaries.find_or_build(self._progress)
         self._programs = binaries.find_or_build_node_programs(self._progress)
-        cni_plugin.find_or_build(self._progress)
+        image = installation.find_or_build_image(self._progress)
         self._run = start_run()
         try:
-            self._start(self._run, programs)
+            self._start(self._run, programs, image)
         except BaseException:
             self.close()
             raise
@@ -117,7 +117,7 @@ class Cluster:
         if self._run is not None:
             self._run.close()
 
-    def _start(self, run: Run, programs: binaries.Binaries) -> None:
+    def _start(self, run: Run, programs: binaries.Binaries, image: Path) -> None:
         began = time.monotonic()
 
         def progress(text: str) -> None:
@@ -135,7 +135,7 @@ class Cluster:
             nodes.append(node)
         self.nodes = {node.name: node for node in nodes}
         progress(f"starting etcd, API server and controllers, and {len(nodes)} nodes with Open vSwitch and containerd")
-        archives = images.write_images(run.folder / "images", self._programs.path("agnhost"))
+        archives = [*images.write_images(run.folder / "images", self._programs.path("agnhost")), image]
         with ThreadPoolExecutor(len(nodes)) as pool:
             prepared = [pool.submit(self._prepare, node, archives) for node in nodes]
             plane = ControlPlane(
@@ -150,7 +150,7 @@ class Cluster:
             self._start_kubelet(node)
         self._await_nodes(plane)
         progress("installing romana-ovs")
-        installation.install(plane, netns, run, nodes, (run.folder / SETTINGS_FILE).read_text())
+        installation.install(plane, (run.folder / SETTINGS_FILE).read_text(), self.options.fabric)
         self._await_ready(plane)
         progress("all nodes are Ready")
 
@@ -162,7 +162,7 @@ class Cluster:
         """Start what needs no API server."""
         node.start()
         others = [other.address for other in self.nodes.values() if other is not node]
-        switch.start(node, others, fabric=self.options.fabric)
+        switch.start(node, others)
         runtime.start(node)
         runtime.import_images(node, archives)
 
@@ -183,18 +183,18 @@ class Cluster:
         deadline = time.monotonic() + READY_SECONDS
         while plane.try_kubectl("get", "node", *self.nodes).returncode != 0:
             if time.monotonic() > deadline:
-                raise SetupError(f"kubelets made no Node objects; their logs end:\n{self._logs(kubelet.PROGRAM)}")
+                raise SetupError(f"kubelets made no Node objects; their logs end:\n{self._kubelet_logs()}")
             time.sleep(RETRY_SECONDS)
 
     def _await_ready(self, plane: ControlPlane) -> None:
-        done = plane.try_kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={READY_SECONDS:.0f}s")
-        if done.returncode == 0:
-            return
-        logs = self._logs(kubelet.PROGRAM, installation.CONTROLLER, installation.ATTACH_AGENT)
-        raise SetupError(f"some nodes are not Ready after {READY_SECONDS:.0f} s; their logs end:\n{logs}")
+        """Wait until all nodes are Ready, and romana-ovs is available."""
+        try:
+            installation.await_rollout(plane)
+            plane.kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={READY_SECONDS:.0f}s")
+        except SetupError as error:
+            logs = f"{installation.log_tails(plane)}\n{self._kubelet_logs()}"
+            raise SetupError(f"romana-ovs is not available: {error}\n{logs}") from error
 
-    def _logs(self, *programs: str) -> str:
-        """The ends of the logs of these programs of each node."""
-        return "\n".join(
-            f"{node.name}, {program}:\n{node.log_tail(program)}" for node in self.nodes.values() for program in programs
-        )
+    def _kubelet_logs(self) -> str:
+        """The end of each kubelet's log."""
+        return "\n".join(f"kubelet of {node.name}:\n{node.log_tail(kubelet.PROGRAM)}" for node in self.nodes.values())

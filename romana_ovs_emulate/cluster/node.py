@@ -24,6 +24,8 @@ from romana_ovs_emulate.system import NETNS_FOLDER, ip_batch, run
 
 OVERLAYS = ("/etc", "/opt", "/var/lib")
 """Folders of this machine of which a node has a copy on write."""
+MODULES = Path("/lib/modules")
+"""A folder that manifests mount, and that a runtime would make on this machine where it has no modules."""
 PRIVATE_FOLDERS = (
     "/etc/cni",
     "/etc/containerd",
@@ -68,7 +70,7 @@ exec > /dev/null 2>&1
 # Ended children of ended processes are reaped by nobody else; the kernel does so where SIGCHLD is ignored.
 exec env --ignore-signal=CHLD sleep infinity
 """
-"""Arguments: a folder on a disk, the host name, OVERLAYS, PRIVATE_FOLDERS. /sys is that of the network namespace."""
+"""Arguments: a folder on a disk, the host name, overlays, PRIVATE_FOLDERS. /sys is that of the network namespace."""
 _START = 'echo $$ > "/run/programs/$0.pid"; exec "$@" >> "/var/log/programs/$0.log" 2>&1 < /dev/null'
 _LOG_LINES = 15
 
@@ -107,7 +109,7 @@ class ClusterNode:
         disk.mkdir(exist_ok=True)
         cgroups.create(self.cgroup)
         namespaces = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        script = ["sh", "-c", _PREPARE, "sh", str(disk), self.name, " ".join(OVERLAYS), " ".join(PRIVATE_FOLDERS)]
+        script = ["sh", "-c", _PREPARE, "sh", str(disk), self.name, " ".join(_overlays()), " ".join(PRIVATE_FOLDERS)]
         process = subprocess.Popen(
             ["nsenter", f"--net={NETNS_FOLDER / self.netns}", "--", *namespaces, "--", *script],
             stdin=subprocess.DEVNULL,
@@ -198,6 +200,11 @@ class ClusterNode:
             self._holder.kill()
             self._holder.communicate()
             self._holder = None
+
+
+def _overlays() -> tuple[str, ...]:
+    """OVERLAYS, and the parent of MODULES where it is missing."""
+    return OVERLAYS if MODULES.is_dir() else (*OVERLAYS, str(MODULES.parent.resolve()))
 
 
 def _only_child(pid: int) -> int:

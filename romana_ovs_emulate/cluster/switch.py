@@ -1,4 +1,4 @@
-"""Starts the Open vSwitch of a node: its daemons, the bridge of pods with a tunnel port, and the bridge of its card.
+"""Starts the Open vSwitch of a node: its daemons, and the bridge of its card. romana-ovs makes the bridge of pods.
 
 On the userspace datapath the node's card is a port of a bridge, which has the node's address (docs.openvswitch.org,
 "Userspace tunneling").
@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from ipaddress import IPv4Address
 
-from romana_ovs.model.bridge import TUNNEL_ID, DatapathType
+from romana_ovs.model.bridge import DatapathType
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.cluster.node import ClusterNode
 from romana_ovs_emulate.cluster.underlay import CARD, CONTROL_PLANE
-from romana_ovs_emulate.fabric import TUNNEL_KEY, TUNNEL_PORT, Fabric, underlay_mac
+from romana_ovs_emulate.fabric import underlay_mac
 from romana_ovs_emulate.nodes import (
     BRIDGE,
     NICENESS,
     UNDERLAY,
     UNDERLAY_BRIDGE,
     VSCTL_SECONDS,
-    bridge_commands,
     retry_route,
     rules_to_ignore_ports,
 )
@@ -31,7 +30,6 @@ DATABASE = "/etc/openvswitch/conf.db"
 LOG_FOLDER = "/var/log/openvswitch"
 ENVIRONMENT = {"OVS_RUNDIR": RUN_FOLDER, "OVS_LOGDIR": LOG_FOLDER, "OVS_DBDIR": "/etc/openvswitch"}
 """Debian's places, whatever prefix Open vSwitch was built with."""
-CONTROLLER = "tcp:127.0.0.1:6653"
 _IGNORED_CARD = f"""\
 table inet card-of-bridge {{
     chain prerouting {{
@@ -43,7 +41,7 @@ table inet card-of-bridge {{
 """The node's kernel receives what comes in by its card, too, and must not act on it: that is the bridge's."""
 
 
-def start(node: ClusterNode, others: Sequence[IPv4Address], *, fabric: Fabric) -> None:
+def start(node: ClusterNode, others: Sequence[IPv4Address]) -> None:
     """Start the switch, the first time or after a reboot; `others` are the other nodes' addresses.
 
     Raises SetupError.
@@ -56,7 +54,6 @@ def start(node: ClusterNode, others: Sequence[IPv4Address], *, fabric: Fabric) -
     vsctl(node, *_underlay_bridge(node))
     ip_batch([f"link set {CARD} up"], netns=node.netns)
     set_addresses(node)
-    vsctl(node, "--may-exist", *bridge_commands(node.name, CONTROLLER, DatapathType.NETDEV), *_tunnel(node, fabric))
     for address in others:
         appctl(node, "tnl/neigh/set", UNDERLAY_BRIDGE, str(address), underlay_mac(address))
 
@@ -130,22 +127,4 @@ def _underlay_bridge(node: ClusterNode) -> list[str]:
         "add-port",
         UNDERLAY_BRIDGE,
         CARD,
-    ]
-
-
-def _tunnel(node: ClusterNode, fabric: Fabric) -> list[str]:
-    return [
-        "--",
-        "--may-exist",
-        "add-port",
-        BRIDGE,
-        TUNNEL_PORT,
-        "--",
-        "set",
-        "interface",
-        TUNNEL_PORT,
-        f"type={fabric.value}",
-        "options:remote_ip=flow",
-        f"options:key={TUNNEL_KEY}",
-        f"external_ids:{TUNNEL_ID}={node.address}",
     ]

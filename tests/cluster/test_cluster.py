@@ -11,7 +11,7 @@ import pytest
 from romana_ovs.addressing.plan import AddressPlan
 from romana_ovs.config import settings_in
 from romana_ovs_emulate.cluster import cluster as module
-from romana_ovs_emulate.cluster import installation, runtime
+from romana_ovs_emulate.cluster import runtime
 from romana_ovs_emulate.patience import patience
 from tests.support import api_objects
 from tests.support.known import known
@@ -103,8 +103,7 @@ def test_a_killed_attach_agent_delays_pods_only(real_cluster: RealCluster, space
     node = real_cluster.nodes[0]
     real_cluster.create(*(idle_pod(space, f"pod-{n}", node.name) for n in range(4)))
     eventually(lambda: real_cluster.traces(node, space).get("ports"), "an ADD is under way")
-    node.kill_program(installation.ATTACH_AGENT, signal.SIGKILL)
-    installation.start_attach_agent(node)
+    real_cluster.kill_process(node, "romana-ovs attach")
     pods = real_cluster.await_running(space, 4)
     assert len({pod["status"]["podIP"] for pod in pods.values()}) == 4
     eventually(

@@ -112,6 +112,11 @@ class RealCluster:
         }
         return {kind: names for kind, names in kinds.items() if names}
 
+    def kill_process(self, node: ClusterNode, words: str) -> None:
+        """Kill the one process of a node whose command line has these words; the kubelet starts its container again."""
+        (pid,) = node.call("pgrep", "-f", words).split()
+        node.call("kill", "-9", pid)
+
     def connections(self, node: ClusterNode, address: str) -> list[str]:
         """The entries of the switch's connection table that have this address."""
         return [line for line in switch.appctl(node, "dpctl/dump-conntrack").splitlines() if f"={address}," in line]
