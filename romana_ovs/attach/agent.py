@@ -74,8 +74,8 @@ def run(settings: AttachSettings) -> int:
         health.listen()
         _in_thread(health.serve)
     database.start()
-    if settings.gateway:
-        Gateway(settings.bridge, settings.mtu, database).start()
+    if settings.gateway is not None:
+        Gateway(settings.bridge, settings.gateway, database).start()
     threading.Thread(target=server.serve, name="server", daemon=True).start()
     LOG.info("serving %s for bridge %s, MTU of pods %d", settings.socket, settings.bridge, settings.mtu)
     try:

@@ -61,6 +61,8 @@ class BridgeState:
     """The bridge as its database last reported it. `connected`: this process to the database; `controlled`: the bridge
     to its controller. `ports` are those of pods, by name. `node_network` is None until the controller has written it;
     `hwaddr` (the MAC of the gateway) and `gateway_mtu` are as the database asks for them, empty and None by default.
+    `tunnel_ports` are the UDP ports of the bridge's tunnels; `switch_devices` are devices of the kernel that belong
+    to a userspace bridge, beside those of pods.
     """
 
     connected: bool = False
@@ -72,6 +74,8 @@ class BridgeState:
     node_network: NodeNetwork | None = None
     hwaddr: str = ""
     gateway_mtu: int | None = None
+    tunnel_ports: frozenset[int] = frozenset()
+    switch_devices: frozenset[str] = frozenset()
 
     def of(self, attachment: Attachment) -> tuple[SandboxPort, ...]:
         """The ports of an attachment."""

@@ -10,75 +10,36 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ovs.db.idl
 import ovs.poller
 
 from romana_ovs.attach import errors
-from romana_ovs.attach.attachment import Attachment, BridgeState, SandboxPort
+from romana_ovs.attach.attachment import BridgeState, SandboxPort
 from romana_ovs.attach.errors import CniError
-from romana_ovs.model.bridge import (
-    POD_ID,
-    POD_PROBLEM,
-    POD_PROGRAMMED,
-    POD_UID,
-    SANDBOX,
-    SANDBOX_IFNAME,
-    SANDBOX_NETNS,
-    DatapathType,
+from romana_ovs.attach.rows import (
+    COLUMNS,
+    DATAPATH_ID,
+    HWADDR,
+    bridge_state,
+    external_ids_of,
+    local_interfaces,
+    sandbox_port,
+    schema,
 )
-from romana_ovs.model.node_network import NodeNetwork
-from romana_ovs.model.objects import PodKey
 from romana_ovs.switch.wakeup import Wakeup
 
 LOG = logging.getLogger("romana_ovs.attach")
 T = TypeVar("T")
 
-_STRING = {"type": "string"}
-_OPTIONAL_STRING = {"type": {"key": "string", "min": 0, "max": 1}}
-_MAP = {"type": {"key": "string", "value": "string", "min": 0, "max": "unlimited"}}
-
-
-def _references(table: str) -> dict[str, object]:
-    return {"type": {"key": {"type": "uuid", "refTable": table}, "min": 0, "max": "unlimited"}}
-
-
-_COLUMNS: Mapping[str, Mapping[str, object]] = {
-    "Bridge": {
-        "name": _STRING,
-        "datapath_id": _OPTIONAL_STRING,
-        "datapath_type": _STRING,
-        "external_ids": _MAP,
-        "other_config": _MAP,
-        "fail_mode": _OPTIONAL_STRING,
-        "controller": _references("Controller"),
-        "ports": _references("Port"),
-    },
-    "Port": {"name": _STRING, "interfaces": _references("Interface"), "other_config": _MAP},
-    "Interface": {
-        "name": _STRING,
-        "external_ids": _MAP,
-        "error": _OPTIONAL_STRING,
-        "mtu_request": {"type": {"key": "integer", "min": 0, "max": 1}},
-    },
-    "Controller": {"is_connected": {"type": "boolean"}},
-}
-"""The columns to read and write, declared here so that the schema file of the switch is not needed on this machine."""
-_HWADDR, _DATAPATH_ID = "hwaddr", "datapath-id"
 TRANSACTION_SECONDS = 5.0
 """How long a change of the database may take; it takes a millisecond."""
 
 Change = Callable[[Any, ovs.db.idl.Transaction], None]
 """Makes a change in a transaction over the IDL."""
-
-
-def _schema() -> dict[str, object]:
-    tables = {name: {"columns": dict(columns), "isRoot": name == "Bridge"} for name, columns in _COLUMNS.items()}
-    return {"name": "Open_vSwitch", "version": "8.0.0", "tables": tables}
 
 
 @dataclass(eq=False, slots=True)
@@ -97,8 +58,8 @@ class Database:
 
     def __init__(self, remote: str, bridge: str) -> None:
         self._bridge = bridge
-        helper = ovs.db.idl.SchemaHelper(schema_json=_schema())
-        for table, columns in _COLUMNS.items():
+        helper = ovs.db.idl.SchemaHelper(schema_json=schema())
+        for table, columns in COLUMNS.items():
             helper.register_columns(table, list(columns))
         self._idl = ovs.db.idl.Idl(remote, helper)
         self._state = BridgeState()
@@ -134,12 +95,12 @@ class Database:
 
         def change(bridge: Any, txn: ovs.db.idl.Transaction) -> None:
             for row in bridge.ports:
-                other = _sandbox_port(row)
+                other = sandbox_port(row)
                 if other is not None and (other.pod == port.pod or other.attachment == port.attachment):
                     bridge.delvalue("ports", row)
             interface = txn.insert(self._idl.tables["Interface"])
             interface.name = port.name
-            interface.external_ids = _external_ids(port)
+            interface.external_ids = external_ids_of(port)
             row = txn.insert(self._idl.tables["Port"])
             row.name = port.name
             row.interfaces = [interface]
@@ -168,10 +129,10 @@ class Database:
         """
 
         def change(bridge: Any, _: ovs.db.idl.Transaction) -> None:
-            if _DATAPATH_ID not in bridge.other_config and bridge.datapath_id:
-                bridge.setkey("other_config", _DATAPATH_ID, bridge.datapath_id[0])
-            bridge.setkey("other_config", _HWADDR, mac)
-            for interface in _local_interfaces(bridge):
+            if DATAPATH_ID not in bridge.other_config and bridge.datapath_id:
+                bridge.setkey("other_config", DATAPATH_ID, bridge.datapath_id[0])
+            bridge.setkey("other_config", HWADDR, mac)
+            for interface in local_interfaces(bridge):
                 interface.mtu_request = mtu
 
         self._commit(change)
@@ -219,22 +180,7 @@ class Database:
             self._wakeup.clear()
 
     def _publish(self, connected: bool) -> None:
-        bridge = self._row()
-        if bridge is None:
-            state = BridgeState(connected=connected)
-        else:
-            ports = (_sandbox_port(row) for row in bridge.ports)
-            state = BridgeState(
-                connected=connected,
-                exists=True,
-                controlled=any(each.is_connected for each in bridge.controller),
-                secure=list(bridge.fail_mode) == ["secure"],
-                datapath=DatapathType.NETDEV if bridge.datapath_type == "netdev" else DatapathType.SYSTEM,
-                ports=MappingProxyType({port.name: port for port in ports if port is not None}),
-                node_network=NodeNetwork.from_external_ids(bridge.external_ids),
-                hwaddr=bridge.other_config.get(_HWADDR, "").lower(),
-                gateway_mtu=next((each.mtu_request[0] for each in _local_interfaces(bridge) if each.mtu_request), None),
-            )
+        state = bridge_state(self._idl.tables["Bridge"].rows.values(), self._bridge, connected=connected)
         with self._changed:
             self._state = state
             self._changed.notify_all()
@@ -282,39 +228,3 @@ class Database:
     def _finish(self, pending: _Pending, error: str = "") -> None:
         pending.error = error
         pending.done.set()
-
-
-def _local_interfaces(bridge: Any) -> list[Any]:
-    """The Interface row of the bridge's local port, which has the bridge's name."""
-    return [each for port in bridge.ports if port.name == bridge.name for each in port.interfaces]
-
-
-def _external_ids(port: SandboxPort) -> dict[str, str]:
-    attachment = port.attachment or Attachment("", "")
-    ids = {
-        POD_ID: str(port.pod),
-        POD_UID: port.uid,
-        SANDBOX: attachment.container,
-        SANDBOX_IFNAME: attachment.ifname,
-        SANDBOX_NETNS: port.netns,
-    }
-    return {key: text for key, text in ids.items() if text}
-
-
-def _sandbox_port(row: Any) -> SandboxPort | None:
-    """The port of a pod in a row of table Port; None for any other port."""
-    for interface in row.interfaces:
-        ids = interface.external_ids
-        if POD_ID in ids:
-            attachment = Attachment(ids[SANDBOX], ids.get(SANDBOX_IFNAME, "")) if SANDBOX in ids else None
-            return SandboxPort(
-                row.name,
-                PodKey(ids[POD_ID]),
-                ids.get(POD_UID, ""),
-                attachment,
-                ids.get(SANDBOX_NETNS, ""),
-                ids.get(POD_PROGRAMMED, ""),
-                ids.get(POD_PROBLEM, ""),
-                "".join(interface.error),
-            )
-    return None

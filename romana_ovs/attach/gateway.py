@@ -1,4 +1,4 @@
-"""Keeps the node's own address, and its route to all pods, on the bridge's local port (the gateway).
+"""Keeps the node's own address, its route to all pods, and the host's rules, for the bridge's local port (the gateway).
 
 That device ends when ovs-vswitchd is told to clean up (ovs-appctl exit --cleanup), and the next one has neither. So
 what is there is compared whenever the kernel or the database reports a change, and every few seconds.
@@ -8,22 +8,26 @@ Sources: rtnetlink(7); ip-route(8); Linux Documentation/networking/ip-sysctl.rst
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
 
-from romana_ovs.attach import errors
+from romana_ovs.attach import errors, nftables
 from romana_ovs.attach.attachment import BridgeState
 from romana_ovs.attach.database import Database
 from romana_ovs.attach.errors import CniError
+from romana_ovs.attach.host_rules import FAMILY, TABLE, HostRules
 from romana_ovs.attach.namespaces import NEXT_HOP_LLADDR, netlink_errors, set_next_hop, set_up
+from romana_ovs.attach.nftables import NftTable
 from romana_ovs.attach.results import NEXT_HOP, mac_of
 from romana_ovs.model.node_network import NodeNetwork
 
@@ -31,6 +35,8 @@ LOG = logging.getLogger("romana_ovs.attach")
 
 COMPARE_SECONDS = 5.0
 """Between two comparisons when nothing reports a change."""
+PAUSE_SECONDS = 0.1
+"""Between two comparisons at least."""
 SYSCTLS = (Path("/host/proc/sys/net/ipv4"), Path("/proc/sys/net/ipv4"))
 """Where sysctls can be set, the first that exists: that of a container is read-only, so the manifest mounts the node's.
 
@@ -41,18 +47,32 @@ _LOOSE = "2"
 _IFF_UP = 1
 _RTMGRP_LINK, _RTMGRP_NEIGH, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x4, 0x10, 0x40
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_DELADDR, _RTM_DELROUTE, _RTM_DELNEIGH = 16, 17, 21, 25, 29
+Work = Callable[[BridgeState, NodeNetwork], None]
 _NETLINK_HEADER = struct.Struct("=LHHLL")
 
 
-class Gateway:
-    """Configures the local port of `bridge`, from a thread of its own; `mtu` is in bytes."""
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What of the host is kept: the device's MTU in bytes, and the rules unless `nftables` is False.
 
-    def __init__(self, bridge: str, mtu: int, database: Database) -> None:
+    `masquerade_bit` is the bit of the mark by which kube-proxy asks for masquerade (its masqueradeBit).
+    """
+
+    mtu: int
+    nftables: bool = True
+    masquerade_bit: int = 14
+
+
+class Gateway:
+    """Configures the local port of `bridge`, and the host, from a thread of its own."""
+
+    def __init__(self, bridge: str, settings: GatewaySettings, database: Database) -> None:
         self._bridge = bridge
-        self._mtu = mtu
+        self._settings = settings
         self._database = database
-        self._device_changed = threading.Event()
-        self._failure = ""
+        self._table = NftTable()
+        self._host_changed = threading.Event()
+        self._failures: dict[Work, str] = {}
 
     def start(self) -> None:
         """Begin, until the process ends."""
@@ -62,51 +82,75 @@ class Gateway:
     def _run(self) -> None:
         while True:
             state = self._database.state
-            self._device_changed.clear()
+            self._host_changed.clear()
             if state.connected and state.node_network is not None:
-                self._compare(state, state.node_network)
+                if self._settings.nftables:
+                    # First: what the kernel may forward and what not, before it forwards.
+                    self._attempt(self._set_rules, state, state.node_network)
+                self._attempt(self._set_device, state, state.node_network)
+            time.sleep(PAUSE_SECONDS)
             self._wait(state)
 
     def _wait(self, before: BridgeState) -> None:
         """Wait until something of the gateway may have changed."""
 
         def check(state: BridgeState) -> bool:
-            return self._device_changed.is_set() or _concerns(state) != _concerns(before)
+            return self._host_changed.is_set() or _concerns(state) != _concerns(before)
 
         self._database.wait_until(check, time.monotonic() + COMPARE_SECONDS)
 
-    def _compare(self, state: BridgeState, network: NodeNetwork) -> None:
-        """Set what is not as it should be. A failure is logged once, and tried again."""
+    def _attempt(self, work: Work, state: BridgeState, network: NodeNetwork) -> None:
+        """Do the work. A failure is logged once, and tried again."""
         try:
-            mac = mac_of(network.address)
-            if (state.hwaddr, state.gateway_mtu) != (mac, self._mtu):
-                self._database.configure_gateway(mac, self._mtu)
-            for text in configure_device(self._bridge, network):
-                LOG.info("gateway %s: %s", self._bridge, text)
-            self._failure = ""
+            work(state, network)
+            self._failures.pop(work, None)
         except (CniError, OSError) as error:
-            if str(error) != self._failure:
-                self._failure = str(error)
+            if self._failures.get(work) != str(error):
+                self._failures[work] = str(error)
                 LOG.warning("gateway %s is not configured: %s", self._bridge, error)
 
+    def _set_rules(self, state: BridgeState, network: NodeNetwork) -> None:
+        rules = HostRules(
+            self._bridge, network, state.tunnel_ports, state.switch_devices, self._settings.masquerade_bit
+        )
+        if self._table.ensure(rules):
+            LOG.info("gateway %s: set table %s %s of nftables", self._bridge, FAMILY, TABLE)
+        if set_sysctl("ip_forward", "1"):
+            LOG.info("gateway %s: this host forwards (ip_forward)", self._bridge)
+
+    def _set_device(self, state: BridgeState, network: NodeNetwork) -> None:
+        mac = mac_of(network.address)
+        if (state.hwaddr, state.gateway_mtu) != (mac, self._settings.mtu):
+            self._database.configure_gateway(mac, self._settings.mtu)
+        for text in configure_device(self._bridge, network):
+            LOG.info("gateway %s: %s", self._bridge, text)
+
     def _watch(self) -> None:
-        """Never returns: takes note of what the kernel reports about the device, its addresses and routes."""
-        groups = _RTMGRP_LINK | _RTMGRP_NEIGH | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as events:
-            events.bind((0, groups))
+        """Never returns: takes note of what the kernel reports about the device, its addresses, routes and rules."""
+        with _link_events() as links, nftables.events() as rules:
+            concerns = {links: lambda data: concerns_device(data, self._bridge), rules: nftables.concerns_table}
             while True:
-                try:
-                    data = events.recv(1 << 16)
-                except OSError:  # ENOBUFS: some were lost.
-                    data = b""
-                if not data or concerns_device(data, self._bridge):
-                    self._device_changed.set()
-                    self._database.wake()
+                for events in select.select(list(concerns), (), ())[0]:
+                    try:
+                        data = events.recv(1 << 16)
+                    except OSError:  # ENOBUFS: some were lost.
+                        data = b""
+                    if not data or concerns[events](data):
+                        self._host_changed.set()
+                        self._database.wake()
+
+
+def _link_events() -> socket.socket:
+    """A socket that gets a message for each change of devices, neighbours, addresses and routes."""
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    made.bind((0, _RTMGRP_LINK | _RTMGRP_NEIGH | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE))
+    return made
 
 
 def _concerns(state: BridgeState) -> tuple[object, ...]:
     """What of a state the gateway depends on."""
-    return state.connected, state.node_network, state.hwaddr, state.gateway_mtu
+    asked_for = state.hwaddr, state.gateway_mtu
+    return state.connected, state.node_network, asked_for, state.tunnel_ports, state.switch_devices
 
 
 def concerns_device(messages: bytes, device: str) -> bool:

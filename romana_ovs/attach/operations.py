@@ -30,6 +30,7 @@ from romana_ovs.attach.bridge_creation import BridgeSettings
 from romana_ovs.attach.database import Database
 from romana_ovs.attach.delete_queue import DeleteQueue
 from romana_ovs.attach.errors import CniError
+from romana_ovs.attach.gateway import GatewaySettings
 from romana_ovs.attach.locks import KeyedLocks
 from romana_ovs.attach.requests import PodName, Request, read_request
 from romana_ovs.attach.results import differences, result
@@ -44,7 +45,8 @@ class AttachSettings:
     """The settings of the agent: bridge, its database, socket, folders, MTU of pods in bytes, how long ADD waits.
 
     `conf_folder` is None when no configuration list is to be written, `health_port` when health is not served, and
-    `new_bridge` when others make the bridge. `gateway`: whether the agent gives the node its own address.
+    `new_bridge` when others make the bridge. `gateway` is None when the agent leaves the node's own address and the
+    host's rules alone.
     """
 
     bridge: str
@@ -57,7 +59,7 @@ class AttachSettings:
     wait_seconds: float
     health_port: int | None = None
     new_bridge: BridgeSettings | None = None
-    gateway: bool = True
+    gateway: GatewaySettings | None = None
 
 
 class Operations:

@@ -24,6 +24,8 @@ SOCKET = Path("/run/romana-ovs/attach.sock")
 QUEUE = Path("/var/lib/romana-ovs/deletes")
 CONF_FOLDER = Path("/etc/cni/net.d")
 BRIDGE = "br-int"
+MASQUERADE_BIT = 14
+"""The default of kube-proxy, too."""
 WAIT_SECONDS = 20.0
 TUNNELS, NO_TUNNEL = ("vxlan", "geneve"), "none"
 CONTROLLER = "tcp:127.0.0.1:6653"
@@ -55,7 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mtu", type=int, metavar="BYTES", help="MTU of pods and gateway (default: the uplink's less 50)"
     )
-    parser.add_argument("--no-gateway", action="store_true", help="leave the node's own address and routes alone")
+    parser.add_argument(
+        "--no-gateway", action="store_true", help="leave the node's own address, routes and nftables rules alone"
+    )
+    parser.add_argument("--no-nftables", action="store_true", help="leave nftables and ip_forward alone")
+    parser.add_argument(
+        "--masquerade-bit",
+        type=int,
+        default=MASQUERADE_BIT,
+        metavar="BIT",
+        help=f"kube-proxy's masqueradeBit (default {MASQUERADE_BIT})",
+    )
     parser.add_argument(
         "--wait",
         type=float,
@@ -94,9 +106,12 @@ def run(args: argparse.Namespace) -> int:
     block_eventlet()
     # Imported here: without eventlet, and pyroute2 takes a while.
     from romana_ovs.attach import agent
+    from romana_ovs.attach.gateway import GatewaySettings
     from romana_ovs.attach.operations import AttachSettings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    mtu = args.mtu if args.mtu is not None else agent.learned_mtu()
+    gateway = GatewaySettings(mtu, nftables=not args.no_nftables, masquerade_bit=args.masquerade_bit)
     return agent.run(
         AttachSettings(
             bridge=args.bridge,
@@ -105,11 +120,11 @@ def run(args: argparse.Namespace) -> int:
             queue=args.queue.absolute(),
             conf_folder=None if args.no_conflist else args.cni_conf_dir.absolute(),
             portmap=not args.no_portmap,
-            mtu=args.mtu if args.mtu is not None else agent.learned_mtu(),
+            mtu=mtu,
             wait_seconds=args.wait,
             health_port=args.health_port,
             new_bridge=_bridge_settings(args),
-            gateway=not args.no_gateway,
+            gateway=None if args.no_gateway else gateway,
         )
     )
 
@@ -120,6 +135,8 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 < args.wait <= 60:
         raise InputError.because(f"--wait: {args.wait:g} is not from 0 to 60 seconds; the plugin waits 90")
     check_health_port(args.health_port)
+    if not 0 <= args.masquerade_bit <= 31:
+        raise InputError.because(f"--masquerade-bit: {args.masquerade_bit} is not from 0 to 31")
     if not args.bridge or "/" in args.bridge:
         raise InputError.because(f"--bridge: {args.bridge!r} is no name of a bridge")
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import AddressPlan
@@ -148,9 +148,12 @@ class Programmer:
             datapath = DatapathRef(self._bridges.remote_of[node], bridge.datapath)
             self._limits.set_zones({node: BridgeZones(datapath, compiled.program.zones)}, self._bridges.bridges)
             desired = self._rounds.record_compiled(node, compiled, host)
-            session.set_desired(self._with_external_ids(desired, bridge, session))
+            network = _node_network(self._agents.plan, host, compiled.tunnel_peers)
+            session.set_desired(self._with_external_ids(desired, bridge, session, network))
 
-    def _with_external_ids(self, desired: DesiredState, bridge: Bridge, session: Session) -> DesiredState:
+    def _with_external_ids(
+        self, desired: DesiredState, bridge: Bridge, session: Session, network: NodeNetwork
+    ) -> DesiredState:
         """`desired` with what the external_ids in the bridge's database say, and those to write there."""
         lost_at = session.pre_restart.lost_at if session.pre_restart is not None else None
         programmed = frozenset(programmed_pods(bridge, self._agents).values())
@@ -160,7 +163,7 @@ class Programmer:
             reassigned_addresses=reassigned_addresses(bridge, self._agents),
             external_ids=replace(
                 external_ids_of(bridge, desired.pod_by_address, lost_at),
-                node_network=MappingProxyType(_node_network(self._agents.plan, desired.host).to_external_ids()),
+                node_network=MappingProxyType(network.to_external_ids()),
             ),
         )
 
@@ -197,7 +200,7 @@ class Programmer:
         self.zone_conflicts = zone_conflicts
 
 
-def _node_network(plan: AddressPlan, host: int) -> NodeNetwork:
+def _node_network(plan: AddressPlan, host: int, tunnel_peers: tuple[IPv4Network, ...]) -> NodeNetwork:
     """What the attach agent of the node with this host number has to know."""
     value, mask = plan.host_match(host)
-    return NodeNetwork(plan.gateway(host), plan.network, IPv4Address(value), IPv4Address(mask))
+    return NodeNetwork(plan.gateway(host), plan.network, IPv4Address(value), IPv4Address(mask), tunnel_peers)

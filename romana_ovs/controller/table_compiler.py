@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from types import MappingProxyType
 
+from romana_ovs.addressing.cidrs import merge_cidrs
 from romana_ovs.controller.group_chunks import CHUNK_ROWS, GroupChunks, IncomingGroup
 from romana_ovs.controller.group_queue import GroupKey, GroupQueue
 from romana_ovs.engine.node_agents import NodeAgents
@@ -16,7 +18,7 @@ from romana_ovs.model.errors import Problem
 from romana_ovs.pipeline.compile import CompileCache, Program, compile_node, group_entries
 from romana_ovs.policy.resolve import resolve
 from romana_ovs.policy.resolve_cache import ResolveCache
-from romana_ovs.policy.view import LocalPod, NodePermissions, NodeView
+from romana_ovs.policy.view import LocalPod, NodePermissions, NodeView, Uplink
 from romana_ovs.sync.attached_pods import PodByAddress
 
 LOG = logging.getLogger("romana_ovs")
@@ -25,11 +27,15 @@ UNCHANGED = "node %s: its tables cannot be made; what is programmed stays"
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The tables of a node, the last round that they have completely, and the pods by address (`pod_by_address`)."""
+    """The tables of a node, the last round that they have completely, and the pods by address (`pod_by_address`).
+
+    `tunnel_peers` are the addresses that it accepts tunnelled packets from.
+    """
 
     program: Program
     completed_round: int
     pod_by_address: PodByAddress
+    tunnel_peers: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(slots=True)
@@ -44,6 +50,7 @@ class _Node:
     program: Derived[Program] = field(default_factory=Derived)
     last: tuple[NodeView, NodePermissions, int] | None = None
     pod_by_address: Derived[PodByAddress] = field(default_factory=Derived)
+    tunnel_peers: Derived[tuple[IPv4Network, ...]] = field(default_factory=Derived)
 
     @property
     def has_postponed(self) -> bool:
@@ -173,7 +180,9 @@ class TableCompiler:
             )
         self._over_limit[name] = permissions.over_limit
         pod_by_address = node.pod_by_address.get((view.pods,), _pod_by_address)
-        return Compiled(node.chunks.with_chunks(program), node.queue.completed_round(number), pod_by_address)
+        tunnel_peers = node.tunnel_peers.get((view.uplinks,), _tunnel_peers)
+        completed_round = node.queue.completed_round(number)
+        return Compiled(node.chunks.with_chunks(program), completed_round, pod_by_address, tunnel_peers)
 
     def _set_closed(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:
@@ -189,3 +198,7 @@ class TableCompiler:
 def _pod_by_address(pods: tuple[LocalPod, ...]) -> PodByAddress:
     """The name and UID of the pod of each address."""
     return MappingProxyType({pod.address: (pod.key, pod.uid) for pod in pods})
+
+
+def _tunnel_peers(uplinks: tuple[Uplink, ...]) -> tuple[IPv4Network, ...]:
+    return merge_cidrs(IPv4Network(peer) for uplink in uplinks for peer in uplink.tunnel_peers or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -9,12 +10,17 @@ import pytest
 from romana_ovs.model.node_network import NodeNetwork
 
 NETWORK = NodeNetwork(
-    IPv4Address("10.0.0.65"), IPv4Network("10.0.0.0/8"), IPv4Address("10.0.0.64"), IPv4Address("255.0.15.192")
+    IPv4Address("10.0.0.65"),
+    IPv4Network("10.0.0.0/8"),
+    IPv4Address("10.0.0.64"),
+    IPv4Address("255.0.15.192"),
+    (IPv4Network("192.0.2.1/32"), IPv4Network("192.0.2.4/30")),
 )
 IDS = {
     "romana-node-address": "10.0.0.65",
     "romana-pod-network": "10.0.0.0/8",
     "romana-node-pods": "10.0.0.64/255.0.15.192",
+    "romana-tunnel-peers": "192.0.2.1/32,192.0.2.4/30",
 }
 
 
@@ -23,7 +29,13 @@ def test_external_ids_say_it_and_are_read_again() -> None:
     assert NodeNetwork.from_external_ids({**IDS, "romana-node": "node1"}) == NETWORK
 
 
-@pytest.mark.parametrize("key", IDS)
+def test_a_node_may_be_alone() -> None:
+    alone = replace(NETWORK, tunnel_peers=())
+    assert NodeNetwork.from_external_ids({**IDS, "romana-tunnel-peers": ""}) == alone
+    assert NodeNetwork.from_external_ids(alone.to_external_ids()) == alone
+
+
+@pytest.mark.parametrize("key", [key for key in IDS if key != "romana-tunnel-peers"])
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.1/33", "::1"])
 def test_what_is_missing_or_other_text_says_nothing(key: str, text: str) -> None:
     assert NodeNetwork.from_external_ids({**IDS, key: text}) is None
