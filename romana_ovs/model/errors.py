@@ -66,7 +66,11 @@ class AddressError(RomanaError):
     """An address plan cannot fit, or a range or number has run out."""
 
 
-class PipelineError(RomanaError):
+class InternalError(RomanaError):
+    """An event or a value that only a mistake in this program can cause."""
+
+
+class PipelineError(InternalError):
     """An internal error of the pipeline, such as a flow that breaks the declaration of its table."""
 
 

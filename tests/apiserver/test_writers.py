@@ -45,7 +45,7 @@ from tests.support.raw_client import Refused as Denied
 from tests.support.waiting import eventually
 
 SECONDS = 30.0
-SHORT = Timing(lease=3, renew=2, retry=0.3, request=1)
+SHORT = Timing(lease_duration=3, renew_deadline=2, retry_period=0.3, request_timeout=1)
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
 ROMANA = "/apis/romana.io/v1"
 SPEC: dict[str, Any] = {"podSelector": {}, "allowIncoming": []}
@@ -159,7 +159,7 @@ def test_one_of_two_leads_and_hands_over_in_order(writer: Callable[..., Writer],
     first.resign()
     first.until(lambda said: isinstance(said, Leadership) and said.ended)
     assert second.led() == Leadership(True, "b")
-    assert time.monotonic() - began < SHORT.lease, "the lease was given back, not run out"
+    assert time.monotonic() - began < SHORT.lease_duration, "the lease was given back, not run out"
     spec = admin.get(f"{LEASES}/romana-ovs")["spec"]
     assert (spec["holderIdentity"], spec["leaseTransitions"], spec["leaseDurationSeconds"]) == ("b", 1, 3)
 

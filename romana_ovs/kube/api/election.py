@@ -17,12 +17,13 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from romana_ovs.model.errors import InputError, PipelineError
+from romana_ovs.model.errors import InputError, InternalError
 
 JITTER = 0.2
 """Largest random share that is added to a pause, so that candidates do not stay in step."""
-LONGEST_PAUSE = 30.0
-"""Seconds that a Retry-After may delay the next request."""
+MAX_RETRY_AFTER_SECONDS = 30.0
+"""How long a Retry-After may delay the next request: not five minutes as elsewhere (`backoff`), as nobody may lead
+meanwhile."""
 _NEVER = -math.inf
 
 
@@ -109,51 +110,53 @@ WRITING = frozenset({State.CLAIMING, State.LEADING, State.RELEASING})
 
 
 def next_state(state: State, event: Event) -> State:
-    """The state after `event`. Raises PipelineError when `event` cannot happen in `state`."""
+    """The state after `event`. Raises InternalError when `event` cannot happen in `state`."""
     following = TRANSITIONS[state].get(event)
     if following is None:
-        raise PipelineError(f"event {event.value} is impossible in election state {state.value}")
+        raise InternalError(f"event {event.value} is impossible in election state {state.value}")
     return following
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds. The lease lasts for `lease` since its last renewal; after `renew` its holder stops by itself.
+    """Seconds. The lease lasts for `lease_duration` since its last renewal; after `renew_deadline` its holder stops.
 
-    `retry` is the pause between two requests, `request` the deadline of one. The time from `renew` to `lease` is for
-    writes that were begun just before the end. Raises InputError when they are inconsistent.
+    `retry_period` is the pause between two requests, `request_timeout` the time that one may take. The time from
+    `renew_deadline` to `lease_duration` is for writes that were begun just before the end. Raises InputError when they
+    are inconsistent.
     """
 
-    lease: float = 15.0
-    renew: float = 10.0
-    retry: float = 2.0
-    request: float = 5.0
+    lease_duration: float = 15.0
+    renew_deadline: float = 10.0
+    retry_period: float = 2.0
+    request_timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        if not (self.lease >= 1 and self.lease == int(self.lease)):
-            raise InputError.because(f"a lease lasts for whole seconds, at least one, not {self.lease}")
-        if not self.lease > self.renew > self.retry * (1 + JITTER) > 0 or self.request <= 0:
-            reason = f"lease {self.lease} > renew {self.renew} > retry {self.retry} * {1 + JITTER} > 0 must hold"
+        lease, renew, retry = self.lease_duration, self.renew_deadline, self.retry_period
+        if not (lease >= 1 and lease == int(lease)):
+            raise InputError.because(f"a lease lasts for whole seconds, at least one, not {lease}")
+        if not lease > renew > retry * (1 + JITTER) > 0 or self.request_timeout <= 0:
+            reason = f"lease {lease} > renew {renew} > retry {retry} * {1 + JITTER} > 0 must hold"
             raise InputError.because(reason)
 
     @property
     def grace(self) -> float:
         """How long a write may take that a holder begins at the last moment."""
-        return self.lease - self.renew
+        return self.lease_duration - self.renew_deadline
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """The content of a Lease: `holder` is empty when nobody holds it, `transitions` counts changes of the holder.
 
-    `seconds` is the time that its holder may take between renewals. `version` is its resourceVersion; empty when it
-    has to be created.
+    `lease_duration` is the time in seconds that its holder may take between renewals. `resource_version` is empty when
+    it has to be created.
     """
 
     holder: str = ""
     transitions: int = 0
-    seconds: float = 0.0
-    version: str = ""
+    lease_duration: float = 0.0
+    resource_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +169,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A request to write `record`, if the lease still has `record.version` (empty: create it)."""
+    """A request to write `record`, if the lease still has `record.resource_version` (empty: create it)."""
 
     sent: float
     deadline: float
@@ -194,19 +197,19 @@ class LeadershipTerm:
 
 @dataclass(frozen=True, slots=True)
 class Election:
-    """The state of candidate `identity`. `since` is when the present `record` (None: no lease) was first read.
+    """The state of candidate `identity`. `observed_at` is when the present `record` (None: no lease) was first read.
 
-    `until` is when our term runs out, `due` when the next request is due.
+    `until` is when our term runs out, `next_request_at` when the next request is due.
     """
 
     identity: str
     timing: Timing = Timing()
     state: State = State.LOOKING
     record: Record | None = None
-    since: float = _NEVER
+    observed_at: float = _NEVER
     until: float = _NEVER
-    due: float = _NEVER
-    gone: Record | None = None
+    next_request_at: float = _NEVER
+    deleted_record: Record | None = None
     """The last record of a lease that was deleted; its holder may not know that yet."""
 
     def term(self, now: float) -> LeadershipTerm | None:
@@ -217,16 +220,16 @@ class Election:
 
     def next_due(self) -> float:
         """When `next_request` has to be called next."""
-        return min(self.due, self.until) if self.state in HOLDING else self.due
+        return min(self.next_request_at, self.until) if self.state in HOLDING else self.next_request_at
 
 
 def next_request(election: Election, now: float) -> tuple[Election, Request | None]:
     """The request that is due; None when none is due yet (see `next_due`), or at the end."""
     if election.state in HOLDING and now >= election.until:
         election = _transition(election, Event.EXPIRED, due=now)
-    if election.state is State.ENDED or now < election.due:
+    if election.state is State.ENDED or now < election.next_request_at:
         return election, None
-    deadline = election.timing.request
+    deadline = election.timing.request_timeout
     if election.state in HOLDING:
         deadline = min(deadline, election.until - now)
     if election.state in WRITING:
@@ -244,9 +247,9 @@ def on_read(election: Election, record: Record | None, now: float, *, chance: fl
 
 def on_written(election: Election, done: Write, record: Record, now: float, *, chance: float) -> Election:
     """A Write succeeded, and returned `record`. The term counts from when it was sent."""
-    election = replace(election, record=record, since=now, gone=None)
+    election = replace(election, record=record, observed_at=now, deleted_record=None)
     moved = _transition(election, Event.WON, due=_next_try(election, now, chance))
-    return replace(moved, until=done.sent + moved.timing.renew) if moved.state in HOLDING else moved
+    return replace(moved, until=done.sent + moved.timing.renew_deadline) if moved.state in HOLDING else moved
 
 
 def on_conflict(election: Election, now: float, *, chance: float) -> Election:
@@ -260,7 +263,7 @@ def on_failed(election: Election, now: float, *, chance: float, retry_after: flo
     """A request failed otherwise; `retry_after` is from the server."""
     due = _next_try(election, now, chance)
     if retry_after is not None:
-        due = max(due, now + min(retry_after, LONGEST_PAUSE))
+        due = max(due, now + min(retry_after, MAX_RETRY_AFTER_SECONDS))
     return _transition(election, Event.FAILED, due=due)
 
 
@@ -271,11 +274,11 @@ def on_stop(election: Election, now: float) -> Election:
 
 def _transition(election: Election, event: Event, *, due: float) -> Election:
     state = next_state(election.state, event)
-    return replace(election, state=state, due=due, until=election.until if state in HOLDING else _NEVER)
+    return replace(election, state=state, next_request_at=due, until=election.until if state in HOLDING else _NEVER)
 
 
 def _next_try(election: Election, now: float, chance: float) -> float:
-    return now + election.timing.retry * (1 + JITTER * chance)
+    return now + election.timing.retry_period * (1 + JITTER * chance)
 
 
 def _observe(election: Election, record: Record | None, now: float) -> Election:
@@ -283,27 +286,28 @@ def _observe(election: Election, record: Record | None, now: float) -> Election:
     if record is None:
         if election.record is None:
             return election
-        return replace(election, record=None, gone=election.record, since=now)
-    if election.record is not None and election.record.version == record.version:
+        return replace(election, record=None, deleted_record=election.record, observed_at=now)
+    if election.record is not None and election.record.resource_version == record.resource_version:
         return election
-    return replace(election, record=record, gone=None, since=now)
+    return replace(election, record=record, deleted_record=None, observed_at=now)
 
 
 def _event_of(election: Election, now: float) -> Event:
-    record = election.record if election.record is not None else election.gone
+    record = election.record if election.record is not None else election.deleted_record
     if record is None or not record.holder:
         return Event.FREE
     if record.holder == election.identity:
         return Event.OURS if election.record is not None else Event.FREE
     # Its holder uses its own duration, which may differ from ours.
-    duration = record.seconds or election.timing.lease
-    return Event.FREE if now - election.since >= duration else Event.THEIRS
+    duration = record.lease_duration or election.timing.lease_duration
+    return Event.FREE if now - election.observed_at >= duration else Event.THEIRS
 
 
 def _next_record(election: Election) -> Record:
     """The record to write: with us as the holder, or nobody to release it."""
-    old = election.record or Record(transitions=election.gone.transitions if election.gone is not None else -1)
+    deleted = election.deleted_record
+    old = election.record or Record(transitions=deleted.transitions if deleted is not None else -1)
     if election.state is State.RELEASING:
-        return replace(old, holder="", seconds=1.0)
+        return replace(old, holder="", lease_duration=1.0)
     transitions = old.transitions if old.holder == election.identity else old.transitions + 1
-    return Record(election.identity, transitions, election.timing.lease, old.version)
+    return Record(election.identity, transitions, election.timing.lease_duration, old.resource_version)

@@ -150,7 +150,7 @@ class Elector:
             record = self._read(request) if isinstance(request, Read) else self._write(request)
         except (ConflictError, MissingError) as error:
             # When a create fails so, its namespace is missing.
-            if isinstance(request, Read) or (isinstance(error, MissingError) and not request.record.version):
+            if isinstance(request, Read) or (isinstance(error, MissingError) and not request.record.resource_version):
                 return self._failed(error)
             return election.on_conflict(self._election, self._environment.now(), chance=self._environment.chance())
         except ApiError as error:
@@ -174,7 +174,9 @@ class Elector:
         return self._record(response)
 
     def _write(self, request: Write) -> Record:
-        method, path = ("PUT", self._lease.path) if request.record.version else ("POST", self._lease.collection)
+        method, path = (
+            ("PUT", self._lease.path) if request.record.resource_version else ("POST", self._lease.collection)
+        )
         response = self._api.request(method, path, body=self._body(request.record), deadline=request.deadline)
         return self._record(response.json())
 
@@ -187,8 +189,8 @@ class Elector:
             return Record(
                 holder=spec.get("holderIdentity") or "",
                 transitions=int(spec.get("leaseTransitions") or 0),
-                seconds=float(spec.get("leaseDurationSeconds") or 0),
-                version=value["metadata"]["resourceVersion"],
+                lease_duration=float(spec.get("leaseDurationSeconds") or 0),
+                resource_version=value["metadata"]["resourceVersion"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise TornError(f"{self._lease}: the stored object is no valid Lease") from error
@@ -203,15 +205,15 @@ class Elector:
         current = self._election.record
         ours_before = current is not None and current.holder == self._election.identity
         metadata = {"name": self._lease.name, "namespace": self._lease.namespace}
-        if record.version:
-            metadata["resourceVersion"] = record.version
+        if record.resource_version:
+            metadata["resourceVersion"] = record.resource_version
         return {
             "apiVersion": VERSION,
             "kind": "Lease",
             "metadata": metadata,
             "spec": {
                 "holderIdentity": record.holder,
-                "leaseDurationSeconds": int(record.seconds),
+                "leaseDurationSeconds": int(record.lease_duration),
                 "leaseTransitions": record.transitions,
                 "acquireTime": self._acquired if ours_before and self._acquired else renewed,
                 "renewTime": renewed,

@@ -22,7 +22,7 @@ from romana_ovs.kube.api.election import (
     Write,
     next_state,
 )
-from romana_ovs.model.errors import InputError, PipelineError
+from romana_ovs.model.errors import InputError, InternalError
 from tests.kube.api.simulated_election import LOST, Clocks, Fate, World
 
 # The table.
@@ -55,13 +55,19 @@ def test_an_orderly_end_gives_back_what_is_held_and_nothing_else(state: State) -
 
 @pytest.mark.parametrize(("state", "event"), [(s, e) for s in State for e in Event if e not in TRANSITIONS[s]])
 def test_anything_else_is_an_error(state: State, event: Event) -> None:
-    with pytest.raises(PipelineError, match=state.value):
+    with pytest.raises(InternalError, match=state.value):
         next_state(state, event)
 
 
 @pytest.mark.parametrize(
     "timing",
-    [{"lease": 10.0, "renew": 10.0}, {"retry": 9.0}, {"lease": 15.5}, {"retry": 0.0}, {"request": 0.0}],
+    [
+        {"lease_duration": 10.0, "renew_deadline": 10.0},
+        {"retry_period": 9.0},
+        {"lease_duration": 15.5},
+        {"retry_period": 0.0},
+        {"request_timeout": 0.0},
+    ],
     ids=str,
 )
 def test_a_timing_that_cannot_be_safe_is_refused(timing: dict[str, Any]) -> None:
@@ -172,8 +178,8 @@ def test_a_renewal_without_answer_is_looked_for_before_the_next() -> None:
 
 def test_patience_is_obeyed_within_reason() -> None:
     state = Election("me")
-    assert election.on_failed(state, 0, chance=0, retry_after=7).due == 7
-    assert election.on_failed(state, 0, chance=0, retry_after=1e9).due == election.LONGEST_PAUSE
+    assert election.on_failed(state, 0, chance=0, retry_after=7).next_request_at == 7
+    assert election.on_failed(state, 0, chance=0, retry_after=1e9).next_request_at == election.MAX_RETRY_AFTER_SECONDS
 
 
 def test_a_conflict_that_lasts_makes_no_storm() -> None:
@@ -212,7 +218,7 @@ def clocks(draw: st.DrawFn) -> Clocks:
 PAUSES = st.lists(st.builds(lambda begin, last: (begin, begin + last), st.floats(0, 150), st.floats(0, 60)), max_size=2)
 
 
-TIGHT = Timing(lease=15, renew=14, retry=2, request=12)
+TIGHT = Timing(lease_duration=15, renew_deadline=14, retry_period=2, request_timeout=12)
 """As little between the end of one right and the beginning of the next as clocks at these rates allow."""
 
 

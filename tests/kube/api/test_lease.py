@@ -17,7 +17,7 @@ from romana_ovs.kube.api.lease import Elector, LeaseName
 from romana_ovs.kube.api.messages import Health
 from tests.support.scripted_server import Exchange, ScriptedServer, kubeconfig
 
-TIMING = Timing(lease=3, renew=1, retry=0.1, request=10)
+TIMING = Timing(lease_duration=3, renew_deadline=1, retry_period=0.1, request_timeout=10)
 SECONDS = 20.0
 
 
@@ -80,10 +80,12 @@ def test_a_hung_renewal_costs_the_right_to_write_in_time(server: ScriptedServer,
     told.until(Leadership(True, "me"))
     began = time.monotonic()
     while elector.guard.may_write():
-        assert time.monotonic() - began < TIMING.lease, "the fence looks at the clock, whatever the thread does"
+        assert time.monotonic() - began < TIMING.lease_duration, (
+            "the fence looks at the clock, whatever the thread does"
+        )
         time.sleep(0.01)
     told.until(Leadership(False, "me"))
-    assert time.monotonic() - began < TIMING.lease, "so nobody else can lead yet"
+    assert time.monotonic() - began < TIMING.lease_duration, "so nobody else can lead yet"
 
 
 @pytest.mark.parametrize(
