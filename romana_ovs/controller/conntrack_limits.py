@@ -76,7 +76,7 @@ def limits_of(shares: Mapping[int, Share], setting: int, table: int | None) -> d
     for zone, share in shares.items() if setting else ():
         if share.tenant != COMMON:
             whole = setting if table is None else min(setting, table // TENANT_DIVISOR)
-            limits[zone] = max(1, whole // share.part)
+            limits[zone] = max(1, whole // share.divisor)
         elif table is not None:
             limits[zone] = max(1, table // COMMON_DIVISOR)
     return limits
@@ -109,7 +109,7 @@ class _Table:
             # Last: if the switch refuses this, the limits are set already.
             self.zones.set_fragments(MAX_FRAGMENTS)
         now = {
-            zone: ZoneAtLimit(nodes[zone], shares[zone].tenant, limit, shares[zone].part > 1)
+            zone: ZoneAtLimit(nodes[zone], shares[zone].tenant, limit, shares[zone].divisor > 1)
             for zone, limit in limits.items()
         }
         self._set_at_limit({zone: state for zone, state in now.items() if self._is_at_limit(zone, state.limit, uses)})

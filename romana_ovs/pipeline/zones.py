@@ -74,11 +74,11 @@ def is_common(number: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The tenant of a zone (several, separated by commas, or COMMON), and the zone's part of the tenant's limit."""
+    """The tenant of a zone (several, separated by commas, or COMMON), and what its limit is divided by there."""
 
     tenant: str
-    part: int = 1
-    """The divisor: 1 is the whole limit, 2 half of it, and so on."""
+    divisor: int = 1
+    """1: the zone has the whole limit, 2: half of it, and so on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +104,21 @@ class ZoneBlocks:
         """Segments in a block."""
         return 1 << self.bits
 
-    def index(self, segment: int) -> int:
+    def zone_index(self, segment: int) -> int:
         """The index of the zone of a segment."""
         first = segment >> self.bits << self.bits
         return (first or segment) >> self.dropped & (1 << INDEX_BITS) - 1
 
-    def indexes(self, blocks: Iterable[IdentityMatch]) -> Iterator[int]:
+    def zone_indexes(self, blocks: Iterable[IdentityMatch]) -> Iterator[int]:
         """The indexes of all segments of these blocks; some may come twice."""
         for block in blocks:
             base, size = segment_of(block.value), (ALL_BITS & ~block.mask) + 1 >> CLASS_WIDTH
             for segment in range(base, base + size, self.size if base >= self.size else 1):
-                yield self.index(segment)
+                yield self.zone_index(segment)
 
-    def home(self, blocks: Iterable[IdentityMatch]) -> int:
+    def home_index(self, blocks: Iterable[IdentityMatch]) -> int:
         """The zone index of local pods of the tenant with these blocks: the first index of its own."""
-        return next((index for index in self.indexes(blocks) if index != COMMON_INDEX), COMMON_INDEX)
+        return next((index for index in self.zone_indexes(blocks) if index != COMMON_INDEX), COMMON_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +146,18 @@ def node_zones(view: NodeView) -> NodeZones:
     """
     zone_blocks = ZoneBlocks.of(AddressPlan.of(view.settings))
     pods = {pod.key: _pod_zone(view, pod, zone_blocks) for pod in view.pods}
-    parts_by_index: dict[int, dict[str, int]] = {}
+    divisors_by_index: dict[int, dict[str, int]] = {}
     for pod in view.pods:
-        parts_by_index.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
+        divisors_by_index.setdefault(pods[pod.key].index, {})[pod.segment.tenant] = 1
     for tenant, blocks in view.tenants.items() if any(place.shared for place in pods.values()) else ():
-        home = zone_blocks.home(blocks)
-        rest = set(zone_blocks.indexes(blocks)) - {home, COMMON_INDEX}
-        parts_by_index.setdefault(home, {})[tenant] = 2 if rest else 1
+        home = zone_blocks.home_index(blocks)
+        rest = set(zone_blocks.zone_indexes(blocks)) - {home, COMMON_INDEX}
+        divisors_by_index.setdefault(home, {})[tenant] = 2 if rest else 1
         for index in rest:
-            parts_by_index.setdefault(index, {})[tenant] = 2 * len(rest)
+            divisors_by_index.setdefault(index, {})[tenant] = 2 * len(rest)
     named = {
-        zone(view.host, index): Share(", ".join(sorted(parts)), min(parts.values()))
-        for index, parts in sorted(parts_by_index.items())
+        zone(view.host, index): Share(", ".join(sorted(divisors)), min(divisors.values()))
+        for index, divisors in sorted(divisors_by_index.items())
     }
     shares = {**named, common_zone(view.host): Share(COMMON)}
     return NodeZones(MappingProxyType(pods), MappingProxyType(shares))
@@ -166,4 +166,4 @@ def node_zones(view: NodeView) -> NodeZones:
 def _pod_zone(view: NodeView, pod: LocalPod, zone_blocks: ZoneBlocks) -> PodZone:
     tenant = pod.segment.tenant
     blocks = view.tenants.get(tenant) or (whole_segments(segment_of(pod.identity), 1),)
-    return PodZone(zone_blocks.home(blocks), tenant in view.settings.shared_tenants)
+    return PodZone(zone_blocks.home_index(blocks), tenant in view.settings.shared_tenants)

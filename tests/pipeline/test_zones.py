@@ -76,8 +76,12 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
 
 def test_a_tenant_keeps_its_zone_when_it_gets_another_block() -> None:
     blocks = ZoneBlocks.of(PLAN)
-    assert blocks.home((whole_segments(64, 4),)) == blocks.home((whole_segments(64, 4), whole_segments(128, 4))) == 64
-    assert blocks.home((whole_segments(0, 1),)) == 0
+    assert (
+        blocks.home_index((whole_segments(64, 4),))
+        == blocks.home_index((whole_segments(64, 4), whole_segments(128, 4)))
+        == 64
+    )
+    assert blocks.home_index((whole_segments(0, 1),)) == 0
 
 
 def _plan(segment_bits: int) -> AddressPlan:
@@ -96,7 +100,7 @@ def test_no_two_tenants_share_a_zone_whatever_the_plan(segment_bits: int) -> Non
     assert segments.blocks
     for tenant, runs in segments.blocks.items():
         matches = [whole_segments(run.base, run.size) for run in runs]
-        for index in blocks.indexes(matches):
+        for index in blocks.zone_indexes(matches):
             owners.setdefault(index, set()).add(tenant)
     assert [found for found in owners.values() if len(found) > 1] == []
     assert 0 not in owners
@@ -110,7 +114,7 @@ def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: in
     plan, host = _plan(segment_bits), 3
     blocks, table = ZoneBlocks.of(plan), FlowTable(shared_zones(plan, host, ()))
     for segment in (segment for segment in SAMPLES if segment < plan.segments):
-        expected = zone(host, blocks.index(segment))
+        expected = zone(host, blocks.zone_index(segment))
         for address in (plan.address(segment, 5, 3), plan.address(segment, 2, 4)):
             arriving = _chosen(
                 table, "nw_src", address, (PKT_SOURCE, UPLINK), (PKT_DESTINATION, LOCAL), (RECEIVER_SHARED, 1)
@@ -120,7 +124,7 @@ def test_rows_choose_the_zone_of_the_segment_in_both_directions(segment_bits: in
             )
             assert (arriving, leaving) == (expected, expected), f"segment {segment}"
         run = (whole_segments(segment >> blocks.bits << blocks.bits, blocks.size),)
-        assert blocks.index(segment) in set(blocks.indexes(run))
+        assert blocks.zone_index(segment) in set(blocks.zone_indexes(run))
 
 
 def _chosen(table: FlowTable, end: str, address: IPv4Address, *marks: tuple[Register, int]) -> int | None:
@@ -176,7 +180,7 @@ def test_connections_from_another_node_are_in_their_tenants_zone(
         packet = packet.with_flags(ACK)
     assert lab.delivered(client, packet) == ["s"]
     assert lab.delivered("s", packet.reply()) == [client]
-    own = ZoneBlocks.of(PLAN).index(lab.pods[client].segment)
+    own = ZoneBlocks.of(PLAN).zone_index(lab.pods[client].segment)
     assert own == {"r2": RED, "r3": RED, "b2": BLUE, "k": SHARED}[client]
     assert _zones_of(lab, 1) == [zone(1, own)]
     assert lab.delivered(client, icmp_error(lab.ends(client, "s"), packet.reply())) == ["s"]

@@ -81,7 +81,7 @@ def _row(priority: IntEnum, match: Sequence[Condition], actions: Sequence[Action
 
 
 def _ct_row(priority: IntEnum, match: Sequence[Condition], ct: Ct) -> Flow:
-    """A row with a ct action, for which Open vSwitch needs IP in the match."""
+    """A row with a ct action, whose prerequisite is IP in the match."""
     return _row(priority, [_IP, *match], [ct])
 
 
@@ -104,31 +104,31 @@ def _replies() -> tuple[Flow, ...]:
     rows = [
         _row(
             priority.REPLY,
-            [in_reply_direction, CT_ACCEPTED.match(1), PKT_SOURCE.match(side), CT_DESTINATION.match(side)],
+            [in_reply_direction, CT_ACCEPTED.match(1), PKT_SOURCE.match(place), CT_DESTINATION.match(place)],
             _then_client_server(load(DIRECTION, REPLY)),
         )
-        for side in _HERE
+        for place in _HERE
     ]
-    marked = (FROM_UPLINK, DIRECTION.match(REPLY))
-    midstream = (FROM_UPLINK, DIRECTION.match(MIDSTREAM))
-    returned = (*marked, REVALIDATION.match(1))
+    marked_reply = (FROM_UPLINK, DIRECTION.match(REPLY))
+    marked_midstream = (FROM_UPLINK, DIRECTION.match(MIDSTREAM))
+    revalidation_reply = (*marked_reply, REVALIDATION.match(1))
     compare_client_id = compare(RECEIVER_ID.bits, CT_CLIENT.bits)
     rows.append(
         _row(
             priority.REPLY,
-            [in_reply_direction, CT_ACCEPTED.match(1), *marked, CT_DESTINATION.match(UPLINK)],
+            [in_reply_direction, CT_ACCEPTED.match(1), *marked_reply, CT_DESTINATION.match(UPLINK)],
             _then_client_server(*compare_client_id),
         )
     )
     rows += [
         _row(priority.UNSOLICITED, [*mark, connection_state], [])
-        for mark in (marked, midstream)
+        for mark in (marked_reply, marked_midstream)
         for connection_state in (in_reply_direction, ct_state_match("+trk+new"))
     ]
     # A reply that its server's node denied is never taken for a packet of a client.
-    rows.append(_row(priority.UNSOLICITED, [*returned, ct_state_match("+trk+est-rpl")], []))
+    rows.append(_row(priority.UNSOLICITED, [*revalidation_reply, ct_state_match("+trk+est-rpl")], []))
     rows.append(_row(priority.UNSOLICITED, [_IP, TCP, FROM_UPLINK, DIRECTION.match(ORIGINAL), in_reply_direction], []))
-    rows += [_row(priority.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(side), in_reply_direction], []) for side in _HERE]
+    rows += [_row(priority.UNSOLICITED, [_IP, TCP, PKT_SOURCE.match(place), in_reply_direction], []) for place in _HERE]
     return tuple(rows)
 
 
@@ -143,20 +143,20 @@ def _openings() -> tuple[Flow, ...]:
             _then_client_server(load(FORCE, 1)),
         ),
     ]
-    for side in _HERE:
+    for place in _HERE:
         original = load(DIRECTION, ORIGINAL)
         rows += [
             _row(
                 priority.SYN,
-                [syn, PKT_SOURCE.match(side), in_reply_direction],
+                [syn, PKT_SOURCE.match(place), in_reply_direction],
                 _then_client_server(original, load(FORCE, 1)),
             ),
             _row(
-                priority.SYN, [syn, PKT_SOURCE.match(side), ct_state_match("+trk+new")], _then_client_server(original)
+                priority.SYN, [syn, PKT_SOURCE.match(place), ct_state_match("+trk+new")], _then_client_server(original)
             ),
             _row(
                 priority.UNSOLICITED,
-                [_IP, TCP, PKT_SOURCE.match(side), ct_state_match("+trk+new")],
+                [_IP, TCP, PKT_SOURCE.match(place), ct_state_match("+trk+new")],
                 _then_client_server(load(DIRECTION, MIDSTREAM)),
             ),
         ]
@@ -172,12 +172,12 @@ def _original_rows() -> tuple[Flow, ...]:
             [
                 ct_state_match("+trk+est-rpl"),
                 CT_ACCEPTED.match(1),
-                CT_DESTINATION.match(side),
-                PKT_DESTINATION.match(side),
+                CT_DESTINATION.match(place),
+                PKT_DESTINATION.match(place),
             ],
             _then_client_server(original, load(COMMITTED, 1), *compare(SENDER_ID.bits, CT_CLIENT.bits)),
         )
-        for side in (LOCAL, UPLINK, GATEWAY)
+        for place in (LOCAL, UPLINK, GATEWAY)
     ]
     rows.append(_row(priority.DECIDE, [ct_state_match("+trk+est-rpl")], _then_client_server(original)))
     in_reply_direction = ct_state_match("+trk+rpl")
@@ -193,16 +193,16 @@ def _original_rows() -> tuple[Flow, ...]:
             priority.DECIDE, [FROM_UPLINK, DIRECTION.match(ORIGINAL), ct_state_match("+trk+new")], _then_client_server()
         )
     )
-    for side in _HERE:
+    for place in _HERE:
         rows.append(
             _row(
                 priority.DECIDE,
-                [PKT_SOURCE.match(side), in_reply_direction],
+                [PKT_SOURCE.match(place), in_reply_direction],
                 _then_client_server(original, load(FORCE, 1)),
             )
         )
         rows.append(
-            _row(priority.DECIDE, [PKT_SOURCE.match(side), ct_state_match("+trk+new")], _then_client_server(original))
+            _row(priority.DECIDE, [PKT_SOURCE.match(place), ct_state_match("+trk+new")], _then_client_server(original))
         )
     return tuple(rows)
 
@@ -215,7 +215,7 @@ TO_CLIENT = (
 )
 
 
-def client_server() -> tuple[Flow, ...]:
+def client_server_rows() -> tuple[Flow, ...]:
     """Client and server; of a local client the present identity counts, else the committed one."""
     priority = priorities.ClientServer
     committed = (Move(CT_CLIENT.bits, CLIENT_ID.bits), *_SENDER_SERVES)
@@ -255,7 +255,7 @@ def commit_rows() -> tuple[Flow, ...]:
         _ct_row(priority.FRAGMENT, [FROM_SERVER, any_fragment], Ct(zone=ZONE.bits, table="Output")),
         _row(priority.REPLY, [FROM_SERVER], [Goto("Output")]),
         _row(priority.MIDSTREAM, [DIRECTION.match(MIDSTREAM), TO_UPLINK], [Goto("Output")]),
-        *(_row(priority.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(side)], []) for side in _HERE),
+        *(_row(priority.MIDSTREAM, [DIRECTION.match(MIDSTREAM), PKT_DESTINATION.match(place)], []) for place in _HERE),
         # The entry has the client's present identity already: no second ct().
         _row(
             priority.COMMITTED,
@@ -306,8 +306,8 @@ def revoke_rows() -> tuple[Flow, ...]:
         _ct_row(priority.UPDATE_ID, [*accepted, FROM_UPLINK, REVALIDATION.match(1)], update_id),
         _ct_row(priority.UPDATE_ID, [*accepted, FROM_UPLINK, SCTP], update_id),
         *(
-            _row(priority.DECIDE_AS_ORIGINAL, [_IP, SCTP, FROM_SERVER, PKT_SOURCE.match(side)], decide_as_original)
-            for side in _HERE
+            _row(priority.DECIDE_AS_ORIGINAL, [_IP, SCTP, FROM_SERVER, PKT_SOURCE.match(place)], decide_as_original)
+            for place in _HERE
         ),
         _row(priority.DECIDE_AS_ORIGINAL, [_IP, SCTP, FROM_CLIENT], []),
         *(

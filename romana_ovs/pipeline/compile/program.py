@@ -158,7 +158,7 @@ def _add_fixed(sections: _Sections, view: NodeView, plan: AddressPlan, zones: No
     foreign = tuple(inside) if any(pod_zone.shared for pod_zone in pod_zones) else ()
     add("shared zones", (plan, host, foreign), shared_zones.shared_zones)
     add("conntrack state", (), conntrack.state_rows)
-    add("client server", (), conntrack.client_server)
+    add("client server", (), conntrack.client_server_rows)
     add("revalidation", (), revalidation.changed_clients)
     add("icmp errors", (), icmp_errors.error_rows)
     add("pickup", (), pickup.pickup_rows)

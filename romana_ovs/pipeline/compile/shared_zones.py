@@ -56,7 +56,7 @@ def shared_zones(plan: AddressPlan, host: int, foreign: tuple[IPv4Address, ...])
 
 
 def _by_segment(plan: AddressPlan, host: int, match: tuple[Condition, ...], address_field: str) -> tuple[Flow, ...]:
-    """The zone of the segment in `address_field`, as `ZoneBlocks.index` computes it."""
+    """The zone of the segment in `address_field`, as `ZoneBlocks.zone_index` computes it."""
     blocks, low = ZoneBlocks.of(plan), plan.host_bits + plan.endpoint_bits
     base = load(ZONE, zone(host, 0))
 
