@@ -74,9 +74,12 @@ def _ports(rules: HostRules) -> list[str]:
 
 
 def _pod_sources(rules: HostRules) -> list[str]:
-    """Pods send by the gateway only: their addresses from elsewhere are forged."""
+    """Pods send by the gateway only: their addresses from elsewhere are forged. Addresses of Services send nothing."""
     known = _set((_quoted("lo"), _quoted(rules.gateway)))
-    return [f"iifname != {known} ip saddr {rules.network.network} drop"]
+    lines = [f"iifname != {known} ip saddr {rules.network.network} drop"]
+    if rules.network.service_ranges:
+        lines.append(f'iifname != "lo" ip saddr {_services(rules)} drop')
+    return lines
 
 
 def _translations(rules: HostRules) -> list[str]:
@@ -115,6 +118,9 @@ def _elsewhere(rules: HostRules) -> str:
 def _forwarded(rules: HostRules) -> list[str]:
     """What a pod sends to FORWARDED_SOURCE is no reply, and would leave the node."""
     lines = [f"ip daddr {FORWARDED_SOURCE} drop"]
+    if rules.network.service_ranges:
+        # No proxy has translated it, and nobody outside may answer in the place of a Service.
+        lines.append(f"ip daddr {_services(rules)} drop")
     if rules.tunnel_ports:
         # The node's own address would be the source, which other nodes take for a node's tunnel.
         lines.append(f"udp dport {_ports_set(rules)} drop")
@@ -156,6 +162,10 @@ def _tunnel_chains(rules: HostRules) -> list[str]:
 
 def _ports_set(rules: HostRules) -> str:
     return _set(map(str, sorted(rules.tunnel_ports)))
+
+
+def _services(rules: HostRules) -> str:
+    return _set(map(_network, rules.network.service_ranges))
 
 
 def _network(network: IPv4Network) -> str:

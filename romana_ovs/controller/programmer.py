@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from romana_ovs.addressing.plan import AddressPlan
@@ -148,7 +148,7 @@ class Programmer:
             datapath = DatapathRef(self._bridges.remote_of[node], bridge.datapath)
             self._limits.set_zones({node: BridgeZones(datapath, compiled.program.zones)}, self._bridges.bridges)
             desired = self._rounds.record_compiled(node, compiled, host)
-            network = _node_network(self._agents.plan, host, compiled.tunnel_peers)
+            network = _node_network(self._agents.plan, host, compiled)
             session.set_desired(self._with_external_ids(desired, bridge, session, network))
 
     def _with_external_ids(
@@ -200,7 +200,14 @@ class Programmer:
         self.zone_conflicts = zone_conflicts
 
 
-def _node_network(plan: AddressPlan, host: int, tunnel_peers: tuple[IPv4Network, ...]) -> NodeNetwork:
+def _node_network(plan: AddressPlan, host: int, compiled: Compiled) -> NodeNetwork:
     """What the attach agent of the node with this host number has to know."""
     value, mask = plan.host_match(host)
-    return NodeNetwork(plan.gateway(host), plan.network, IPv4Address(value), IPv4Address(mask), tunnel_peers)
+    return NodeNetwork(
+        plan.gateway(host),
+        plan.network,
+        IPv4Address(value),
+        IPv4Address(mask),
+        compiled.tunnel_peers,
+        compiled.service_ranges,
+    )

@@ -29,13 +29,14 @@ UNCHANGED = "node %s: its tables cannot be made; what is programmed stays"
 class Compiled:
     """The tables of a node, the last round that they have completely, and the pods by address (`pod_by_address`).
 
-    `tunnel_peers` are the addresses that it accepts tunnelled packets from.
+    `tunnel_peers` are the addresses that it accepts tunnelled packets from, `service_ranges` those of Services.
     """
 
     program: Program
     completed_round: int
     pod_by_address: PodByAddress
     tunnel_peers: tuple[IPv4Network, ...] = ()
+    service_ranges: tuple[IPv4Network, ...] = ()
 
 
 @dataclass(slots=True)
@@ -182,7 +183,9 @@ class TableCompiler:
         pod_by_address = node.pod_by_address.get((view.pods,), _pod_by_address)
         tunnel_peers = node.tunnel_peers.get((view.uplinks,), _tunnel_peers)
         completed_round = node.queue.completed_round(number)
-        return Compiled(node.chunks.with_chunks(program), completed_round, pod_by_address, tunnel_peers)
+        return Compiled(
+            node.chunks.with_chunks(program), completed_round, pod_by_address, tunnel_peers, view.service_ranges
+        )
 
     def _set_closed(self, node: str, texts: tuple[str, ...]) -> None:
         for text in texts:

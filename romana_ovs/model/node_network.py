@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
-from romana_ovs.model.bridge import NODE_ADDRESS, NODE_PODS, POD_NETWORK, TUNNEL_PEERS
+from romana_ovs.model.bridge import NODE_ADDRESS, NODE_PODS, POD_NETWORK, SERVICE_RANGES, TUNNEL_PEERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class NodeNetwork:
     """The node's own address, the network of all pods and nodes, and which addresses of it are this node's.
 
     `pods_value` and `pods_mask`: an address is this node's if its bits of the mask are those of the value.
-    `tunnel_peers` are the addresses from which other nodes tunnel.
+    `tunnel_peers` are the addresses from which other nodes tunnel, `service_ranges` those of Services.
     """
 
     address: IPv4Address
@@ -22,6 +22,7 @@ class NodeNetwork:
     pods_value: IPv4Address
     pods_mask: IPv4Address
     tunnel_peers: tuple[IPv4Network, ...] = ()
+    service_ranges: tuple[IPv4Network, ...] = ()
 
     def to_external_ids(self) -> dict[str, str]:
         """The external_ids of the bridge that say this, by key; empty text for none."""
@@ -30,6 +31,7 @@ class NodeNetwork:
             POD_NETWORK: str(self.network),
             NODE_PODS: f"{self.pods_value}/{self.pods_mask}",
             TUNNEL_PEERS: ",".join(map(str, self.tunnel_peers)),
+            SERVICE_RANGES: ",".join(map(str, self.service_ranges)),
         }
 
     @classmethod
@@ -42,7 +44,12 @@ class NodeNetwork:
                 IPv4Network(ids.get(POD_NETWORK, "")),
                 IPv4Address(value),
                 IPv4Address(mask),
-                tuple(map(IPv4Network, filter(None, ids.get(TUNNEL_PEERS, "").split(",")))),
+                _networks(ids.get(TUNNEL_PEERS, "")),
+                _networks(ids.get(SERVICE_RANGES, "")),
             )
         except (AddressValueError, NetmaskValueError, ValueError):
             return None
+
+
+def _networks(text: str) -> tuple[IPv4Network, ...]:
+    return tuple(map(IPv4Network, filter(None, text.split(","))))

@@ -22,6 +22,7 @@ from romana_ovs.model.bridge import (
     POD_PROGRAMMED,
     POD_UID,
     SERVICE_CONTROLLER,
+    SERVICE_RANGES,
     TUNNEL_ID,
     TUNNEL_PEERS,
     BridgeFacts,
@@ -33,7 +34,7 @@ from romana_ovs.switch.zone_limits import KERNEL
 
 DEFAULT_BRIDGE = "br-int"
 LOCAL_PORT = 0xFFFE
-NODE_NETWORK = (NODE_ADDRESS, POD_NETWORK, NODE_PODS, TUNNEL_PEERS)
+NODE_NETWORK = (NODE_ADDRESS, POD_NETWORK, NODE_PODS, TUNNEL_PEERS, SERVICE_RANGES)
 """Bridge external_ids keys that tell the attach agent about the node's own address."""
 _POD = re.compile(r"[^/\s]+/[^/\s]+")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")

@@ -31,8 +31,10 @@ pytestmark = [
 ]
 NODE_SIDE, OUTSIDE, FORGED = "198.51.100.1", "198.51.100.2", "10.0.64.77"
 FORWARDED = "192.0.0.8"
+SERVICES, VIRTUAL = "172.30.0.0/16", "172.30.0.10"
 PODS = ("open", "closed", "public", "client")
 NODE_PORTS = {pod: number for number, pod in enumerate(PODS, start=30001)}
+CLUSTER_IPS = {pod: f"172.30.0.{number}" for number, pod in enumerate(PODS, start=21)}
 SOON = 0.8
 """Seconds after which what nobody answered counts as refused: hundreds of times what an answer takes."""
 POLICIES = as_yaml(
@@ -85,6 +87,7 @@ def scene() -> Iterator[Scene]:
     with CniNode() as node, contextlib.ExitStack() as stack:
         made = Scene(node, f"{node.name}-out")
         _add_outside(node, made.outside)
+        node.controller.settings = f"service_ranges = {SERVICES}"
         for name in PODS:
             node.controller.write(f"{name}.yaml", as_yaml(pod(f"a/{name}", "node1", uid=f"{name}-1", pod=name)))
         node.controller.write("policies.yaml", POLICIES)
@@ -95,6 +98,7 @@ def scene() -> Iterator[Scene]:
             stack.enter_context(Page(made.netns(name), 80, name))
         stack.enter_context(Page(made.outside, 80, "outside"))
         made.until_complete()
+        eventually(lambda: SERVICES in made.table(), "the range of Services is known")
         eventually(lambda: "leads to 10.0.0.0/8" in node.agent_log, "the gateway is configured")
         made.nft(_kube_proxy(made.addresses))
         yield made
@@ -108,7 +112,8 @@ def _add_outside(node: CniNode, netns: str) -> None:
         [f"addr add {NODE_SIDE}/24 dev up0", "link set up0 up", f"route add default via {OUTSIDE}"], netns=node.name
     )
     ip_batch(
-        [f"addr add {OUTSIDE}/24 dev eth0", f"addr add {FORGED}/32 dev eth0", "link set lo up", "link set eth0 up"],
+        [f"addr add {OUTSIDE}/24 dev eth0", f"addr add {FORGED}/32 dev eth0", f"addr add {VIRTUAL}/32 dev eth0"]
+        + ["link set lo up", "link set eth0 up"],
         netns=netns,
     )
     for name in ("all", "up0"):
@@ -119,11 +124,14 @@ def _kube_proxy(addresses: dict[str, str]) -> str:
     ports = "".join(
         f"tcp dport {port} mark set mark or 0x4000 dnat to {addresses[name]}:80\n" for name, port in NODE_PORTS.items()
     )
+    clusters = "".join(f"ip daddr {CLUSTER_IPS[name]} tcp dport 80 dnat to {addresses[name]}\n" for name in PODS)
     return f"""
 table ip kube-proxy {{
   chain services {{ {ports} }}
-  chain prerouting {{ type nat hook prerouting priority dstnat; fib daddr type local jump services; }}
-  chain output {{ type nat hook output priority -100; fib daddr type local jump services; }}
+  chain clusters {{ {clusters} }}
+  chain prerouting {{ type nat hook prerouting priority dstnat; jump clusters; fib daddr type local jump services; }}
+  chain output {{ type nat hook output priority -100;
+    ip daddr {SERVICES} mark set mark or 0x4000; jump clusters; fib daddr type local jump services; }}
   chain postrouting {{ type nat hook postrouting priority srcnat; meta mark & 0x4000 == 0x4000 masquerade; }}
 }}
 """
@@ -156,6 +164,16 @@ def test_a_pod_sees_that_it_was_forwarded(scene: Scene) -> None:
         assert {frames.source_of(frame) for frame in public.drain() if frame[12:14] == b"\x08\x00"} == {FORWARDED}
 
 
+def test_a_service_keeps_its_clients_source(scene: Scene) -> None:
+    """From a pod by its cluster address: policy is about the pod behind it, and sees the client itself."""
+    with contextlib.closing(Tap(scene.netns("public"))) as public:
+        assert fetch(scene.netns("client"), CLUSTER_IPS["public"]) == "public"
+        sources = {frames.source_of(frame) for frame in public.drain() if frame[12:14] == b"\x08\x00"}
+        assert sources == {scene.addresses["client"]}
+    assert fetch(scene.netns("client"), CLUSTER_IPS["closed"], seconds=SOON) is None
+    assert fetch(scene.node.name, CLUSTER_IPS["closed"]) == "closed", "the node itself is the node"
+
+
 @pytest.mark.parametrize(("mark", "public"), [("0x2000", "public"), ("0x1", None)])
 def test_other_masquerade_counts_by_its_mark(scene: Scene, mark: str, public: str | None) -> None:
     """That of portmap is known. What is masqueraded with any other mark reaches no pod of this node."""
@@ -176,13 +194,15 @@ table ip other {{
         scene.nft("delete table ip other")
 
 
-def test_a_pods_address_from_elsewhere_is_forged(scene: Scene) -> None:
+@pytest.mark.parametrize("forged", [FORGED, VIRTUAL])
+def test_a_pods_address_from_elsewhere_is_forged(scene: Scene, forged: str) -> None:
+    """So is one of Services."""
     target = (scene.addresses["open"], 7)
     assert run(scene.outside, "ip", "route", "add", "10.0.0.0/8", "via", NODE_SIDE).returncode == 0
     try:
         with (
             contextlib.closing(Tap(scene.netns("open"))) as tap,
-            udp_socket(scene.outside, FORGED) as liar,
+            udp_socket(scene.outside, forged) as liar,
             udp_socket(scene.outside, OUTSIDE) as honest,
         ):
             liar.sendto(b"forged", target)
@@ -193,10 +213,11 @@ def test_a_pods_address_from_elsewhere_is_forged(scene: Scene) -> None:
         run(scene.outside, "ip", "route", "del", "10.0.0.0/8")
 
 
-def test_nobody_sends_to_the_forwarded_source(scene: Scene) -> None:
-    """Pods' packets to it would leave the node, as it is no address of anybody."""
+@pytest.mark.parametrize("address", [FORWARDED, VIRTUAL])
+def test_what_is_for_nobody_stays_inside(scene: Scene, address: str) -> None:
+    """It would leave the node: the forwarded source, and a Service that no proxy knows."""
     with contextlib.closing(Tap(scene.outside)) as wire, udp_socket(scene.netns("client")) as sender:
-        sender.sendto(b"to nobody", (FORWARDED, 7))
+        sender.sendto(b"to nobody", (address, 7))
         sender.sendto(b"to outside", (OUTSIDE, 7))
         eventually(lambda: wire.has(b"to outside"), "what is for outside arrives")
         assert not wire.has(b"to nobody")

@@ -20,8 +20,10 @@ NETWORK = NodeNetwork(
 PEERS = (IPv4Network("192.0.2.1/32"), IPv4Network("192.0.2.4/30"))
 ALONE = HostRules("br-int", NETWORK)
 WITH_TUNNEL = replace(ALONE, network=replace(NETWORK, tunnel_peers=PEERS), tunnel_ports=frozenset({6081}))
+SERVICES = (IPv4Network("172.30.0.0/16"), IPv4Network("172.31.7.9/32"))
 IN_USERSPACE = replace(WITH_TUNNEL, switch_devices=frozenset({"eth1", "eth0"}), masquerade_bit=20)
-ALL = {"alone": ALONE, "tunnel": WITH_TUNNEL, "userspace": IN_USERSPACE}
+WITH_SERVICES = replace(WITH_TUNNEL, network=replace(WITH_TUNNEL.network, service_ranges=SERVICES))
+ALL = {"alone": ALONE, "services": WITH_SERVICES, "tunnel": WITH_TUNNEL, "userspace": IN_USERSPACE}
 
 
 def rules_of(rules: HostRules, chain: str) -> list[str]:
@@ -64,6 +66,13 @@ def test_the_marks_of_kube_proxy_and_portmap_count() -> None:
     ]
     assert f"meta mark & 0x00100000 == 0x00100000 {source}" in rules_of(IN_USERSPACE, "translations")
     assert len([rule for rule in rules_of(replace(ALONE, masquerade_bit=13), "translations") if "mark" in rule]) == 1
+
+
+def test_ranges_of_services_neither_send_nor_leave_untranslated() -> None:
+    with_services = replace(ALONE, network=replace(NETWORK, service_ranges=(IPv4Network("172.30.0.0/16"),)))
+    assert rules_of(with_services, "pod-sources")[1] == 'iifname != "lo" ip saddr { 172.30.0.0/16 } drop'
+    assert rules_of(with_services, "forwarded")[-1] == "ip daddr { 172.30.0.0/16 } drop"
+    assert "172.30" not in render(ALONE)
 
 
 @pytest.mark.root
