@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.zones import COMMON, COMMON_DIVISOR, TENANT_DIVISOR, Share
+from romana_ovs.pipeline.zones import COMMON, COMMON_DIVISOR, TENANT_DIVISOR, ZoneShare
 from romana_ovs.switch.zone_limits import ZoneLimits, ZoneUse
 
 LOG = logging.getLogger("romana_ovs.limits")
@@ -44,7 +44,7 @@ class BridgeZones:
     """The conntrack zones of one bridge, with the tenant of each."""
 
     datapath: DatapathRef
-    shares: Mapping[int, Share]
+    shares: Mapping[int, ZoneShare]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class ZoneAtLimit:
         )
 
 
-def limits_of(shares: Mapping[int, Share], setting: int, table: int | None) -> dict[int, int]:
+def limits_of(shares: Mapping[int, ZoneShare], setting: int, table: int | None) -> dict[int, int]:
     """The limit of each zone; none without a `setting` (0), and none for COMMON in a table of unknown size."""
     limits = {}
     for zone, share in shares.items() if setting else ():
@@ -93,7 +93,7 @@ class _Table:
     error: str = ""
     failing_since: float | None = None
 
-    def check(self, shares: Mapping[int, Share], nodes: Mapping[int, str], setting: int) -> None:
+    def check(self, shares: Mapping[int, ZoneShare], nodes: Mapping[int, str], setting: int) -> None:
         """Check once: set limits that differ, and find the zones at their limit. Raises SwitchError."""
         uses = self.zones.read(shares.keys() | self.ours)
         # New zones, or a new process.

@@ -17,8 +17,8 @@ def restart_policies(context: LintContext) -> Iterator[Problem]:
     for workload, _, location in context.workloads:
         if not workload.built_in:
             continue
-        policy, allowed = workload.restart_policy, _OF_JOBS if workload.like == "Job" else _ALWAYS
-        if policy not in allowed and (policy or workload.like == "Job"):
+        policy, allowed = workload.restart_policy, _OF_JOBS if workload.controller_kind == "Job" else _ALWAYS
+        if policy not in allowed and (policy or workload.controller_kind == "Job"):
             given = f"not {shown(policy)}" if policy else "and is Always when absent"
             reason = f"must be {' or '.join(allowed)}, {given}: the API server refuses this {workload.kind}"
             yield location.problem(f"{workload.template_path}.spec.restartPolicy", reason, Severity.WARNING)

@@ -73,7 +73,7 @@ def is_common(number: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ZoneShare:
     """The tenant of a zone (several, separated by commas, or COMMON), and what its limit is divided by there."""
 
     tenant: str
@@ -126,7 +126,7 @@ class NodeZones:
     """The zones of a node's bridge: that of each local pod, and the share of each zone by number."""
 
     pods: Mapping[PodKey, PodZone]
-    shares: Mapping[int, Share]
+    shares: Mapping[int, ZoneShare]
 
 
 def zone_inputs(view: NodeView) -> object:
@@ -156,10 +156,10 @@ def node_zones(view: NodeView) -> NodeZones:
         for index in rest:
             divisors_by_index.setdefault(index, {})[tenant] = 2 * len(rest)
     named = {
-        zone(view.host, index): Share(", ".join(sorted(divisors)), min(divisors.values()))
+        zone(view.host, index): ZoneShare(", ".join(sorted(divisors)), min(divisors.values()))
         for index, divisors in sorted(divisors_by_index.items())
     }
-    shares = {**named, common_zone(view.host): Share(COMMON)}
+    shares = {**named, common_zone(view.host): ZoneShare(COMMON)}
     return NodeZones(MappingProxyType(pods), MappingProxyType(shares))
 
 

@@ -95,19 +95,19 @@ def unmeasured(
     others = {(place.file, place.document, place.kind, place.name) for place in loaded.invalid_workloads}
     for problem in loaded.problems:
         place_of_problem = (problem.file, problem.document, problem.kind, problem.name)
-        if place_of_problem not in reported and _lacks_pods(problem, of_pod_maker=place_of_problem in others):
+        if place_of_problem not in reported and _lacks_pods(problem, of_unexpanded=place_of_problem in others):
             reason = f"{problem.field}: {problem.reason}" if problem.field else problem.reason
             document = f"{problem.file}, document {problem.document}" if problem.document else problem.file
             yield Unmeasured(problem.kind, problem.name or document, reason)
 
 
-def _lacks_pods(problem: Problem, *, of_pod_maker: bool) -> bool:
+def _lacks_pods(problem: Problem, *, of_unexpanded: bool) -> bool:
     """Whether a problem may be why pods are missing: that of a pod or workload, or of an object of unknown kind.
 
-    `of_pod_maker`: it is that of an object of another API group that makes pods.
+    `of_unexpanded`: it is that of an object of another API group that makes pods.
     """
     return problem.severity is Severity.ERROR and (
-        of_pod_maker or not problem.kind or problem.kind == "Pod" or problem.kind in WORKLOADS
+        of_unexpanded or not problem.kind or problem.kind == "Pod" or problem.kind in WORKLOADS
     )
 
 

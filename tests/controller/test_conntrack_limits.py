@@ -10,16 +10,16 @@ import pytest
 from romana_ovs.controller.conntrack_limits import BridgeZones, ConntrackLimits, DatapathRef, limits_of
 from romana_ovs.flag import Flag
 from romana_ovs.model.errors import SwitchError
-from romana_ovs.pipeline.zones import COMMON, Share
+from romana_ovs.pipeline.zones import COMMON, ZoneShare
 from romana_ovs.switch.zone_limits import ZoneUse
 
 DATAPATH = DatapathRef("unix:/a/db.sock", "netdev")
 RED, BLUE, REST = 0x2001, 0x2002, 0x1001
 
 
-def shares(tenants: dict[int, str]) -> dict[int, Share]:
+def shares(tenants: dict[int, str]) -> dict[int, ZoneShare]:
     """BridgeZones that are each all of a tenant's."""
-    return {zone: Share(tenant) for zone, tenant in tenants.items()}
+    return {zone: ZoneShare(tenant) for zone, tenant in tenants.items()}
 
 
 class CountingFlag(Flag):
@@ -119,7 +119,12 @@ def test_limits_fit_the_table(setting: int, table: int | None, expected: dict[in
 
 
 def test_several_zones_of_one_tenant_share_what_it_may_have() -> None:
-    zones = {RED: Share("red", 2), BLUE: Share("red", 4), BLUE + 1: Share("red", 4), REST: Share(COMMON)}
+    zones = {
+        RED: ZoneShare("red", 2),
+        BLUE: ZoneShare("red", 4),
+        BLUE + 1: ZoneShare("red", 4),
+        REST: ZoneShare(COMMON),
+    }
     assert limits_of(zones, 1000, 100) == {RED: 12, BLUE: 6, BLUE + 1: 6, REST: 50}
     assert sum(limits_of(zones, 1000, None).values()) == 1000
 

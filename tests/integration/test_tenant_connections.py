@@ -25,7 +25,7 @@ from romana_ovs.flag import Flag
 from romana_ovs.pipeline.compile import compile_node
 from romana_ovs.pipeline.listing import unmetered
 from romana_ovs.pipeline.tables import TABLE_IDS
-from romana_ovs.pipeline.zones import COMMON, Share, common_zone
+from romana_ovs.pipeline.zones import COMMON, ZoneShare, common_zone
 from romana_ovs.policy.view import RemoteHost
 from romana_ovs.simulator.packet import ACK, Addresses, Packet, echo, sctp, tcp, udp
 from romana_ovs_emulate.fabric import Fabric
@@ -198,7 +198,8 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         flag = Flag()
         limits = ConntrackLimits(10, flag)
         zones = BridgeZones(
-            DatapathRef(ovs.remote, "netdev"), {ZONE: Share(COMMON), 0x2001: Share("red"), 0x2002: Share("blue")}
+            DatapathRef(ovs.remote, "netdev"),
+            {ZONE: ZoneShare(COMMON), 0x2001: ZoneShare("red"), 0x2002: ZoneShare("blue")},
         )
         limits.set_zones({"node1": zones}, ["node1"])
         assert not limits.check()
@@ -218,7 +219,7 @@ def test_a_tenant_with_a_full_zone_is_named_and_affects_no_other() -> None:
         assert limits.problems == ()
         assert flag.wait(0.0), "nobody is at a limit any more"
         limits.set_zones(
-            {"node1": BridgeZones(zones.datapath, {ZONE: Share(COMMON), 0x2002: Share("blue")})}, ["node1"]
+            {"node1": BridgeZones(zones.datapath, {ZONE: ZoneShare(COMMON), 0x2002: ZoneShare("blue")})}, ["node1"]
         )
         limits.check()
         assert _limits(ovs) == {ZONE: (1_500_000, 15), 0x2002: (10, 5)}
@@ -242,7 +243,7 @@ def test_limits_in_the_database_keep_ours_out_and_are_a_problem() -> None:
         ovs.vsctl("set-zone-limit", "netdev", "77", "5")
         now = [0.0]
         limits = ConntrackLimits(10, Flag(), clock=lambda: now[0])
-        zones = BridgeZones(DatapathRef(ovs.remote, "netdev"), {ZONE: Share(COMMON)})
+        zones = BridgeZones(DatapathRef(ovs.remote, "netdev"), {ZONE: ZoneShare(COMMON)})
         limits.set_zones({"node1": zones}, ["node1"])
         assert limits.check()
         now[0] = REPORT_AFTER_SECONDS
@@ -288,7 +289,7 @@ def test_thousands_of_zones_need_one_command_each_way() -> None:
     with Ovs() as ovs:
         ovs.bridge("br-int")
         limits = ConntrackLimits(10, Flag())
-        shares = {ZONE: Share(COMMON), **{ZONE + index: Share(f"t{index}") for index in range(1, 4096)}}
+        shares = {ZONE: ZoneShare(COMMON), **{ZONE + index: ZoneShare(f"t{index}") for index in range(1, 4096)}}
         limits.set_zones({"node1": BridgeZones(DatapathRef(ovs.remote, "netdev"), shares)}, ["node1"])
         assert not limits.check()
         assert not limits.check()

@@ -25,7 +25,7 @@ from romana_ovs.pipeline.registers import (
     ZONE,
     Register,
 )
-from romana_ovs.pipeline.zones import COMMON, SLOTS, Share, ZoneBlocks, colliding, common_zone, node_zones, zone
+from romana_ovs.pipeline.zones import COMMON, SLOTS, ZoneBlocks, ZoneShare, colliding, common_zone, node_zones, zone
 from romana_ovs.policy.view import ForeignRoute
 from romana_ovs.simulator.interpret import FlowTable
 from romana_ovs.simulator.packet import ACK, Packet, icmp_error, tcp, udp
@@ -46,7 +46,11 @@ def test_each_local_tenant_has_a_zone_and_the_rest_a_common_one() -> None:
     lab = SimNetwork.of(SimPod("a", 1, 1), SimPod("b", 1, 2, segment=2), SimPod("far", 2, 3, segment=3))
     known = {str(segment): (whole_segments(segment, 1),) for segment in (1, 2, 3)}
     view = replace(lab.view(1), tenants=known)
-    assert node_zones(view).shares == {zone(1, 1): Share("1"), zone(1, 2): Share("2"), common_zone(1): Share(COMMON)}
+    assert node_zones(view).shares == {
+        zone(1, 1): ZoneShare("1"),
+        zone(1, 2): ZoneShare("2"),
+        common_zone(1): ZoneShare(COMMON),
+    }
 
 
 def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
@@ -59,19 +63,19 @@ def test_where_a_shared_tenant_has_a_pod_all_tenants_have_zones() -> None:
     }
     here = node_zones(replace(lab.view(1), tenants=runs)).shares
     assert here == {
-        zone(1, SHARED): Share("4"),
-        zone(1, RED): Share("8"),
-        zone(1, BLUE): Share("12", 2),
-        zone(1, 32): Share("12", 4),
-        zone(1, 36): Share("12", 4),
-        zone(1, 1): Share("odd", 2),
-        zone(1, 2): Share("odd", 4),
-        zone(1, 3): Share("odd", 4),
-        common_zone(1): Share(COMMON),
+        zone(1, SHARED): ZoneShare("4"),
+        zone(1, RED): ZoneShare("8"),
+        zone(1, BLUE): ZoneShare("12", 2),
+        zone(1, 32): ZoneShare("12", 4),
+        zone(1, 36): ZoneShare("12", 4),
+        zone(1, 1): ZoneShare("odd", 2),
+        zone(1, 2): ZoneShare("odd", 4),
+        zone(1, 3): ZoneShare("odd", 4),
+        common_zone(1): ZoneShare(COMMON),
     }
     without = SimNetwork.of(*(pod for pod in lab.pods.values() if pod.name in ("r2", "b2"))).view(2)
     there = node_zones(replace(without, tenants=runs)).shares
-    assert there == {zone(2, RED): Share("8"), zone(2, BLUE): Share("12"), common_zone(2): Share(COMMON)}
+    assert there == {zone(2, RED): ZoneShare("8"), zone(2, BLUE): ZoneShare("12"), common_zone(2): ZoneShare(COMMON)}
 
 
 def test_a_tenant_keeps_its_zone_when_it_gets_another_block() -> None:

@@ -160,7 +160,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class LeaseRead:
     """A request to read the lease. `deadline` is in seconds."""
 
     sent: float
@@ -168,7 +168,7 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class LeaseWrite:
     """A request to write `record`, if the lease still has `record.resource_version` (empty: create it)."""
 
     sent: float
@@ -176,7 +176,7 @@ class Write:
     record: Record
 
 
-Request = Read | Write
+Request = LeaseRead | LeaseWrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,27 +233,27 @@ def next_request(election: Election, now: float) -> tuple[Election, Request | No
     if election.state in HOLDING:
         deadline = min(deadline, election.until - now)
     if election.state in WRITING:
-        return election, Write(now, deadline, _next_record(election))
-    return election, Read(now, deadline)
+        return election, LeaseWrite(now, deadline, _next_record(election))
+    return election, LeaseRead(now, deadline)
 
 
 def on_read(election: Election, record: Record | None, now: float, *, chance: float) -> Election:
-    """A Read returned `record`, None when there is no lease. `chance` is a random fraction from 0 to 1, for jitter."""
+    """A LeaseRead returned `record` (None: no lease exists). `chance` is a random fraction from 0 to 1, for jitter."""
     election = _observe(election, record, now)
     event = _event_of(election, now)
     due = now if event in (Event.FREE, Event.OURS) else _next_try(election, now, chance)
     return _transition(election, event, due=due)
 
 
-def on_written(election: Election, done: Write, record: Record, now: float, *, chance: float) -> Election:
-    """A Write succeeded, and returned `record`. The term counts from when it was sent."""
+def on_written(election: Election, done: LeaseWrite, record: Record, now: float, *, chance: float) -> Election:
+    """A LeaseWrite succeeded, and returned `record`. The term counts from when it was sent."""
     election = replace(election, record=record, observed_at=now, deleted_record=None)
     moved = _transition(election, Event.WON, due=_next_try(election, now, chance))
     return replace(moved, until=done.sent + moved.timing.renew_deadline) if moved.state in HOLDING else moved
 
 
 def on_conflict(election: Election, now: float, *, chance: float) -> Election:
-    """A Write failed, because the lease had another version, existed already, or did not exist."""
+    """A LeaseWrite failed, because the lease had another version, existed already, or did not exist."""
     return _transition(
         election, Event.CONFLICT, due=now if election.state in HOLDING else _next_try(election, now, chance)
     )

@@ -21,7 +21,7 @@ WRITES_A_SECOND, WRITES_AT_ONCE = 5.0, 25.0
 QUIET_SECONDS = 10.0
 """Seconds between two Events on one object."""
 RENEW_SECONDS = 1500.0
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 600.0
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 10.0, 600.0
 """Seconds before a refused Event is tried again; doubled each time."""
 MEMORY = 10_000
 """Objects whose last Event time is kept after their warning has gone."""
@@ -74,8 +74,8 @@ class EventQueue:
     def __init__(self, bucket: TokenBucket | None = None) -> None:
         self._queue: WorkQueue[ObjectId] = WorkQueue(
             bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE),
-            first_pause=FIRST_PAUSE,
-            longest_pause=LONGEST_PAUSE,
+            first_retry=FIRST_RETRY_SECONDS,
+            max_retry=MAX_RETRY_SECONDS,
         )
         self._slots: dict[ObjectId, _Slot] = {}
         self._last: dict[ObjectId, float] = {}

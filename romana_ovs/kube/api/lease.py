@@ -18,7 +18,7 @@ from typing import Any
 from romana_ovs.kube.api import election
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.desired import Leadership
-from romana_ovs.kube.api.election import Election, LeadershipTerm, Read, Record, Request, State, Timing, Write
+from romana_ovs.kube.api.election import Election, LeadershipTerm, LeaseRead, LeaseWrite, Record, Request, State, Timing
 from romana_ovs.kube.api.health_log import HealthLog
 from romana_ovs.model.errors import ApiError, ConflictError, MissingError, TornError
 
@@ -147,17 +147,19 @@ class Elector:
     def _after_request(self, request: Request) -> Election:
         """Send `request`; returns the election after its result."""
         try:
-            record = self._read(request) if isinstance(request, Read) else self._write(request)
+            record = self._read(request) if isinstance(request, LeaseRead) else self._write(request)
         except (ConflictError, MissingError) as error:
             # When a create fails so, its namespace is missing.
-            if isinstance(request, Read) or (isinstance(error, MissingError) and not request.record.resource_version):
+            if isinstance(request, LeaseRead) or (
+                isinstance(error, MissingError) and not request.record.resource_version
+            ):
                 return self._failed(error)
             return election.on_conflict(self._election, self._environment.now(), chance=self._environment.chance())
         except ApiError as error:
             return self._failed(error)
         self._health.ok()
         now, chance = self._environment.now(), self._environment.chance()
-        if isinstance(request, Write) and record is not None:
+        if isinstance(request, LeaseWrite) and record is not None:
             return election.on_written(self._election, request, record, now, chance=chance)
         return election.on_read(self._election, record, now, chance=chance)
 
@@ -166,14 +168,14 @@ class Elector:
         now, chance = self._environment.now(), self._environment.chance()
         return election.on_failed(self._election, now, chance=chance, retry_after=error.retry_after)
 
-    def _read(self, request: Read) -> Record | None:
+    def _read(self, request: LeaseRead) -> Record | None:
         try:
             response = self._api.request("GET", self._lease.path, deadline=request.deadline).json()
         except MissingError:
             return None
         return self._record(response)
 
-    def _write(self, request: Write) -> Record:
+    def _write(self, request: LeaseWrite) -> Record:
         method, path = (
             ("PUT", self._lease.path) if request.record.resource_version else ("POST", self._lease.collection)
         )

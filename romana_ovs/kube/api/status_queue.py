@@ -19,7 +19,7 @@ from romana_ovs.kube.decode.objects import ObjectId, Version
 WRITES_A_SECOND, WRITES_AT_ONCE = 20.0, 50.0
 COUNT_SECONDS = 5.0
 """Seconds between two writes of a Tenant when only numbers of pods have changed."""
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 300.0
 """Seconds before a refused write is tried again; doubled each time."""
 
 Body = dict[str, Any]
@@ -89,8 +89,8 @@ class StatusQueue:
         self._observed: dict[ObjectId, Observed | None] = {}
         self._queue: WorkQueue[ObjectId] = WorkQueue(
             bucket or TokenBucket.full(WRITES_A_SECOND, WRITES_AT_ONCE),
-            first_pause=FIRST_PAUSE,
-            longest_pause=LONGEST_PAUSE,
+            first_retry=FIRST_RETRY_SECONDS,
+            max_retry=MAX_RETRY_SECONDS,
         )
 
     # Desired.

@@ -19,11 +19,11 @@ K = TypeVar("K")
 class WorkQueue(Generic[K]):
     """Keys with due times. A key stays in the queue until `done`."""
 
-    def __init__(self, bucket: TokenBucket, *, first_pause: float, longest_pause: float) -> None:
+    def __init__(self, bucket: TokenBucket, *, first_retry: float, max_retry: float) -> None:
         """The pauses (seconds) are the first one after a failure, and the upper bound of the back-off."""
         self._bucket = bucket
-        self._first_pause = first_pause
-        self._longest_pause = longest_pause
+        self._first_retry = first_retry
+        self._max_retry = max_retry
         self._entries: dict[K, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._failures: dict[K, int] = {}
@@ -49,7 +49,7 @@ class WorkQueue(Generic[K]):
         """Make `key` due after a pause that doubles with each failure since it was last forgotten."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
-        self.add_at(key, now + exponential(failures, first=self._first_pause, maximum=self._longest_pause))
+        self.add_at(key, now + exponential(failures, first=self._first_retry, maximum=self._max_retry))
 
     def forget(self, key: K) -> None:
         """Reset the back-off of `key`, after a success or a change."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from romana_ovs.kube.decode.node_selection import Taint
 from romana_ovs.kube.decode.other_policies import OtherPolicy
-from romana_ovs.kube.decode.other_workloads import OtherPodMaker
+from romana_ovs.kube.decode.other_workloads import UnexpandedWorkload
 from romana_ovs.kube.decode.owners import ControllerRef
 from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.model.errors import Problem, Severity
@@ -36,7 +36,16 @@ class Document:
 
 
 KubeObject = (
-    Namespace | Node | Pod | Policy | Workload | Service | ServiceCIDR | EndpointsObject | OtherPolicy | OtherPodMaker
+    Namespace
+    | Node
+    | Pod
+    | Policy
+    | Workload
+    | Service
+    | ServiceCIDR
+    | EndpointsObject
+    | OtherPolicy
+    | UnexpandedWorkload
 )
 """A decoded Kubernetes object."""
 

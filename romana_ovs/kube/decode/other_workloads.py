@@ -82,8 +82,8 @@ _ELASTIC = ".k8s.elastic.co"
 
 
 @dataclass(frozen=True, slots=True)
-class OtherPodMaker:
-    """An object that makes pods in a way that is not known here; `reason` says so, and why it was recognized."""
+class UnexpandedWorkload:
+    """A workload whose pods are not known here; `reason`: why not, and by what it was recognized."""
 
     kind: str
     group: str
@@ -109,7 +109,7 @@ class TemplateRef:
 
 def read_other(
     document: Mapping[str, object], kind: str, group: str, validator: Validator
-) -> Workload | OtherPodMaker | None:
+) -> Workload | UnexpandedWorkload | None:
     """The workload in an object of another API group, what else makes pods, or None for what makes none.
 
     Errors of its name, and of a pod template, are recorded; then the result says as much as can be read.
@@ -130,7 +130,9 @@ def read_other(
     reference = _template_ref(spec, validator) if (group, kind) == _ROLLOUT else None
     if reference is not None:
         reason = f"uses the pod template of {plain(reference.kind)} {plain(reference.name)}, which is not here"
-    return OtherPodMaker(kind, group, identity.namespace, identity.name, reason, identity.controller_ref, reference)
+    return UnexpandedWorkload(
+        kind, group, identity.namespace, identity.name, reason, identity.controller_ref, reference
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,8 @@ def _identity(document: Mapping[str, object], kind: str, group: str, validator: 
 def _workload(spec: Mapping[str, object], identity: _Identity, path: str, validator: Validator) -> Workload:
     """The workload of the template at `path`, as far as it can be read: one pod where `spec.replicas` is no number."""
     template = read_template(spec[path.removeprefix("spec.")], path, validator)
-    like = identity.kind if identity.kind in ("StatefulSet", "DaemonSet") else "Deployment"
-    count, assumed = (1, "") if like == "DaemonSet" else _replicas(spec.get("replicas"), validator)
+    controller_kind = identity.kind if identity.kind in ("StatefulSet", "DaemonSet") else "Deployment"
+    count, assumed = (1, "") if controller_kind == "DaemonSet" else _replicas(spec.get("replicas"), validator)
     no_pods = "is suspended (spec.suspend)" if spec.get("suspend") is True else "" if count else "has 0 replicas"
     return Workload(
         kind=identity.kind,
@@ -169,10 +171,10 @@ def _workload(spec: Mapping[str, object], identity: _Identity, path: str, valida
         namespace=identity.namespace,
         name=identity.name,
         labels=Labels({**template.labels, **_added_labels(identity)}),
-        like=like,
-        ordinals=range(0) if no_pods or like == "DaemonSet" else range(count),
+        controller_kind=controller_kind,
+        ordinals=range(0) if no_pods or controller_kind == "DaemonSet" else range(count),
         spec=template.spec,
-        nodes=_nodes(template, like, path, validator),
+        nodes=_nodes(template, controller_kind, path, validator),
         controller_ref=identity.controller_ref,
         template_path=path,
         no_pods=no_pods,
@@ -201,8 +203,8 @@ def _template_ref(spec: object, validator: Validator) -> TemplateRef | None:
     return TemplateRef(kind, name, count, assumed)
 
 
-def _nodes(template: PodTemplate, like: str, path: str, validator: Validator) -> NodeSelection:
-    if like != "DaemonSet":
+def _nodes(template: PodTemplate, controller_kind: str, path: str, validator: Validator) -> NodeSelection:
+    if controller_kind != "DaemonSet":
         return NodeSelection()
     return read_daemon_nodes(template.raw_spec, f"{path}.spec", validator)
 

@@ -61,9 +61,9 @@ class Workload:
     """A workload, reduced to its desired pods.
 
     `ordinals` number them; those of a DaemonSet are one for each node that `nodes` selects instead. `labels` are those
-    of every pod, with what the controller adds. `like` is the kind whose controller it has: its own, or for a CronJob
-    `Job` and for kinds of other API groups (`group`) the one that it is expanded like. `selector` is None when it
-    adopts no pod. `no_pods` says why it has no pods at present, and is empty otherwise. `assumed` says what is
+    of every pod, with what the controller adds. `controller_kind` is the kind whose controller it has: its own, or for
+    a CronJob `Job` and for kinds of other API groups (`group`) the one that it is expanded like. `selector` is None
+    when it adopts no pod. `no_pods` says why it has no pods at present, and is empty otherwise. `assumed` says what is
     assumed about a number of pods that cannot be read.
     """
 
@@ -71,7 +71,7 @@ class Workload:
     namespace: str
     name: str
     labels: Labels
-    like: str
+    controller_kind: str
     ordinals: Ordinals = range(0)
     spec: PodSpec = field(default_factory=PodSpec)
     nodes: NodeSelection = field(default_factory=NodeSelection)
@@ -93,7 +93,7 @@ class Workload:
 
     def pod_labels(self, name: str, ordinal: int) -> Labels:
         """The labels of its pod `name`."""
-        if self.like == "StatefulSet":
+        if self.controller_kind == "StatefulSet":
             own = {controller_labels.POD_NAME: name, controller_labels.POD_INDEX: str(ordinal)}
         elif self.indexed:
             own = {controller_labels.COMPLETION_INDEX: str(ordinal)}
@@ -152,7 +152,7 @@ class _WorkloadReader:
             namespace=namespace,
             name=self.name,
             labels=labels,
-            like="Job" if self.runs_jobs else self.kind,
+            controller_kind="Job" if self.runs_jobs else self.kind,
             ordinals=range(0) if no_pods else ordinals,
             spec=template.spec,
             nodes=self._nodes(template),

@@ -70,7 +70,8 @@ class Ownership:
             workload = self._workloads[key]
             if workload.selector is None or not workload.selector.matches(pod.labels):
                 continue
-            if workload.like != "StatefulSet" or re.fullmatch(re.escape(workload.name) + "-[0-9]+", pod.name):
+            by_name = workload.controller_kind == "StatefulSet"
+            if not by_name or re.fullmatch(re.escape(workload.name) + "-[0-9]+", pod.name):
                 return key
         return None
 

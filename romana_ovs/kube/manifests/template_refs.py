@@ -11,33 +11,33 @@ from dataclasses import replace
 
 from romana_ovs.kube.decode.controller_labels import ROLLOUT_HASH, TEMPLATE_HASH, UNKNOWN
 from romana_ovs.kube.decode.objects import ObjectId
-from romana_ovs.kube.decode.other_workloads import OtherPodMaker
+from romana_ovs.kube.decode.other_workloads import UnexpandedWorkload
 from romana_ovs.kube.decode.workloads import Workload
 from romana_ovs.model.labels import Labels
 
 _REFERRED = ("Deployment", "ReplicaSet")
 
 
-def referring_workload(maker: OtherPodMaker, workloads: Mapping[ObjectId, Workload]) -> Workload | None:
-    """The workload that `maker` is by the template that it refers to; None where that is not in `workloads`."""
-    reference = maker.template_ref
+def referring_workload(workload: UnexpandedWorkload, workloads: Mapping[ObjectId, Workload]) -> Workload | None:
+    """`workload`, expanded by the template that it refers to; None where that is not in `workloads`."""
+    reference = workload.template_ref
     if reference is None or reference.kind not in _REFERRED:
         return None
-    referred = workloads.get(ObjectId(reference.kind, maker.namespace, reference.name))
+    referred = workloads.get(ObjectId(reference.kind, workload.namespace, reference.name))
     if referred is None:
         return None
     labels = {key: value for key, value in referred.labels.items() if key != TEMPLATE_HASH}
     return replace(
         referred,
-        kind=maker.kind,
-        group=maker.group,
-        name=maker.name,
+        kind=workload.kind,
+        group=workload.group,
+        name=workload.name,
         labels=Labels({**labels, ROLLOUT_HASH: UNKNOWN}),
-        like="Deployment",
+        controller_kind="Deployment",
         ordinals=range(reference.replicas),
         selector=None,
         uid="",
-        controller_ref=maker.controller_ref,
+        controller_ref=workload.controller_ref,
         template_path="spec.workloadRef",
         no_pods="" if reference.replicas else "has 0 replicas",
         assumed=reference.assumed,

@@ -14,7 +14,7 @@ from itertools import chain, count, islice
 from romana_ovs.kube.decode.controller_labels import COMPLETION_INDEX
 from romana_ovs.kube.decode.node_selection import Taint
 from romana_ovs.kube.decode.objects import DecodedObject, ObjectId, SourceLocation
-from romana_ovs.kube.decode.other_workloads import OtherPodMaker
+from romana_ovs.kube.decode.other_workloads import UnexpandedWorkload
 from romana_ovs.kube.decode.owners import ControllerRef
 from romana_ovs.kube.decode.workloads import WORKLOADS, Workload
 from romana_ovs.kube.manifests.ownership import Ownership
@@ -63,7 +63,7 @@ class WorkloadPods:
     def collect(self, objects: Iterable[DecodedObject]) -> None:
         """Add all pods among `objects`, then those that their workloads lack."""
         declared: list[tuple[Pod, DecodedObject]] = []
-        other: list[tuple[DecodedObject, OtherPodMaker]] = []
+        other: list[tuple[DecodedObject, UnexpandedWorkload]] = []
         for item in objects:
             if isinstance(item.value, Pod):
                 declared.append((item.value, item))
@@ -72,11 +72,11 @@ class WorkloadPods:
             elif isinstance(item.value, Workload) and item.id is not None:
                 self._workloads[item.id] = item.value
                 self._places[item.id] = item.location
-            elif isinstance(item.value, OtherPodMaker):
+            elif isinstance(item.value, UnexpandedWorkload):
                 other.append((item, item.value))
             if item.generated:
                 self.notes.append(_generated_note(item))
-        other = [(item, maker) for item, maker in other if not self._refers(item, maker)]
+        other = [(item, unexpanded) for item, unexpanded in other if not self._refers(item, unexpanded)]
         ownership = Ownership(self._workloads)
         self._find_controllers(ownership)
         for pod, item in declared:
@@ -84,13 +84,15 @@ class WorkloadPods:
         for key in sorted(self._workloads, key=self._order):
             self._expand(key, self._workloads[key])
         owners = self._owners([(pod.namespace, item.controller_ref) for pod, item in declared])
-        for item, maker in other:
-            if (maker.namespace, maker.kind, maker.name) not in owners:
-                self._leave_out(maker, item.location, f"{maker.reason}; add its pods (kubectl get pods -o yaml)")
+        for item, unexpanded in other:
+            if (unexpanded.namespace, unexpanded.kind, unexpanded.name) not in owners:
+                self._leave_out(
+                    unexpanded, item.location, f"{unexpanded.reason}; add its pods (kubectl get pods -o yaml)"
+                )
 
-    def _refers(self, item: DecodedObject, maker: OtherPodMaker) -> bool:
-        """Whether `maker` uses the pod template of a workload of the folder; then it becomes a workload itself."""
-        workload = referring_workload(maker, self._workloads)
+    def _refers(self, item: DecodedObject, unexpanded: UnexpandedWorkload) -> bool:
+        """Whether `unexpanded` uses the pod template of a workload of the folder; then it becomes a workload itself."""
+        workload = referring_workload(unexpanded, self._workloads)
         if workload is None or item.id is None:
             return False
         self._workloads[item.id] = workload
@@ -115,7 +117,7 @@ class WorkloadPods:
 
     def _order(self, key: ObjectId) -> tuple[bool, int, tuple[int, ObjectId]]:
         """StatefulSets first, as the names of their pods are fixed; what is controlled before what controls it."""
-        return self._workloads[key].like != "StatefulSet", -len(self._controllers[key]), self._rank(key)
+        return self._workloads[key].controller_kind != "StatefulSet", -len(self._controllers[key]), self._rank(key)
 
     def _assign(self, pod: Pod, item: DecodedObject, ownership: Ownership) -> None:
         """Note to which workloads a pod of the folder belongs.
@@ -144,13 +146,13 @@ class WorkloadPods:
 
     def _adopted(self, pod: Pod, workload: Workload) -> Pod:
         """`pod` as it is once `workload` has adopted it: a StatefulSet gives it the labels of its ordinal."""
-        if workload.like == "StatefulSet":
+        if workload.controller_kind == "StatefulSet":
             ordinal = int(pod.name.rpartition("-")[2])
             pod = replace(pod, labels=Labels({**pod.labels, **workload.pod_labels(pod.name, ordinal)}))
             self.pods[pod.key] = pod
         return pod
 
-    def _leave_out(self, value: Workload | OtherPodMaker, location: SourceLocation, reason: str) -> None:
+    def _leave_out(self, value: Workload | UnexpandedWorkload, location: SourceLocation, reason: str) -> None:
         built_in = isinstance(value, Workload) and value.built_in
         kind = value.kind if built_in or not value.group else f"{value.kind}.{value.group}"
         self.left_out.append(LeftOut(kind, f"{value.namespace}/{value.name}", reason, location))
@@ -166,9 +168,9 @@ class WorkloadPods:
             self._note_missing(workload, place, len(adopted))
             return
         self._note_excess(workload, place, adopted)
-        if workload.like == "DaemonSet":
+        if workload.controller_kind == "DaemonSet":
             added = list(self._daemon_pods(key, workload, adopted))
-        elif workload.like == "StatefulSet":
+        elif workload.controller_kind == "StatefulSet":
             added = list(self._stateful_pods(key, workload, adopted))
         else:
             added = list(self._replicas(key, workload, adopted))
@@ -180,17 +182,17 @@ class WorkloadPods:
         if added and not workload.built_in:
             assumed = f"{workload.assumed}; " if workload.assumed else ""
             reason = (
-                f"is expanded like a {workload.like}, to {_named(added)}; {assumed}labels that its own controller adds "
-                "are not known here"
+                f"is expanded like a {workload.controller_kind}, to {_named(added)}; {assumed}labels that its own "
+                "controller adds are not known here"
             )
             self.notes.append(place.problem(workload.template_path, reason, Severity.INFO))
 
     def _note_excess(self, workload: Workload, place: SourceLocation, adopted: list[Pod]) -> None:
         """Note that the controller would delete pods that it adopts. Which of several, is not known."""
-        if workload.like == "StatefulSet":
+        if workload.controller_kind == "StatefulSet":
             wanted = {f"{workload.name}-{ordinal}" for ordinal in workload.ordinals}
             excess = [pod for pod in adopted if pod.name not in wanted]
-        elif workload.like == "DaemonSet":
+        elif workload.controller_kind == "DaemonSet":
             excess = []
         else:
             excess = adopted[len(workload.ordinals) :]
@@ -205,9 +207,9 @@ class WorkloadPods:
         """Note that the folder has some pods of a workload only. The number of a DaemonSet's is not known."""
         if workload.kind == "CronJob" and not present:
             self._leave_out(workload, place, "has Jobs or pods here that have ended; its next run is not added")
-        elif workload.like == "Job":
+        elif workload.controller_kind == "Job":
             return
-        elif workload.like != "DaemonSet" and present < len(workload.ordinals):
+        elif workload.controller_kind != "DaemonSet" and present < len(workload.ordinals):
             reason = (
                 f"{present} of its {len(workload.ordinals)} pods are in the folder; further ones are not added, as the "
                 "folder has what its controller has made"

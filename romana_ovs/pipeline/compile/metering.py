@@ -9,7 +9,7 @@ from romana_ovs.model.settings import Settings
 from romana_ovs.pipeline.compile import conntrack, pickup, spoof_guard
 from romana_ovs.pipeline.flow import Flow
 from romana_ovs.pipeline.meters import Meter, arp_meter, connection_meter, fragment_meter, tenant_fragment_meter
-from romana_ovs.pipeline.zones import Share
+from romana_ovs.pipeline.zones import ZoneShare
 from romana_ovs.policy.view import LocalPod, Origin
 
 
@@ -43,7 +43,7 @@ def pod_meters(pod: LocalPod, settings: Settings) -> PodMeters:
     )
 
 
-def tenant_meters(zones: Iterable[int], shares: Mapping[int, Share], settings: Settings) -> dict[int, Meter]:
+def tenant_meters(zones: Iterable[int], shares: Mapping[int, ZoneShare], settings: Settings) -> dict[int, Meter]:
     """The meters of the tenants with these conntrack zones, by zone; none without `tenant_fragments`."""
     rate = settings.tenant_fragments
     return {

@@ -31,7 +31,7 @@ from romana_ovs.pipeline.compile.metering import PodMeters, meter_rows, pod_mete
 from romana_ovs.pipeline.cookies import FEATURE_SHIFT, Feature
 from romana_ovs.pipeline.flow import Flow, FlowKey
 from romana_ovs.pipeline.meters import Meter
-from romana_ovs.pipeline.zones import NodeZones, PodZone, Share, node_zones, zone, zone_inputs
+from romana_ovs.pipeline.zones import NodeZones, PodZone, ZoneShare, node_zones, zone, zone_inputs
 from romana_ovs.policy.view import ClientGroup, LocalPod, Membership, NodePermissions, NodeView, ServerGroup
 
 Section = tuple[Flow, ...]
@@ -65,7 +65,7 @@ class Program:
     sections: Mapping[Hashable, Section]
     meters: Mapping[int, Meter]
     failures: tuple[str, ...] = ()
-    zones: Mapping[int, Share] = field(default_factory=lambda: MappingProxyType({}))
+    zones: Mapping[int, ZoneShare] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def flows(self) -> dict[FlowKey, Flow]:

@@ -15,11 +15,11 @@ from romana_ovs.kube.api.election import (
     TRANSITIONS,
     Election,
     Event,
-    Read,
+    LeaseRead,
+    LeaseWrite,
     Record,
     State,
     Timing,
-    Write,
     next_state,
 )
 from romana_ovs.model.errors import InputError, InternalError
@@ -78,7 +78,7 @@ def test_a_timing_that_cannot_be_safe_is_refused(timing: dict[str, Any]) -> None
 # Single decisions.
 
 
-def asked(state: Election, now: float) -> tuple[Election, Read | Write]:
+def asked(state: Election, now: float) -> tuple[Election, LeaseRead | LeaseWrite]:
     state, ask = election.next_request(state, now)
     assert ask is not None
     return state, ask
@@ -87,7 +87,7 @@ def asked(state: Election, now: float) -> tuple[Election, Read | Write]:
 def written(state: Election, now: float) -> Record:
     """What `state` asks to write."""
     _, write = asked(state, now)
-    assert isinstance(write, Write)
+    assert isinstance(write, LeaseWrite)
     return write.record
 
 
@@ -95,7 +95,7 @@ def leading(now: float = 0.0, *, record: Record | None = None) -> Election:
     state, _ = asked(Election("me"), now)
     state = election.on_read(state, record, now, chance=0)
     state, write = asked(state, now)
-    assert isinstance(write, Write)
+    assert isinstance(write, LeaseWrite)
     return election.on_written(state, write, Record("me", write.record.transitions, 15, "1"), now, chance=0)
 
 
@@ -103,7 +103,7 @@ def test_leadership_counts_from_when_the_renewal_was_sent() -> None:
     state, _ = asked(Election("me"), 100)
     state = election.on_read(state, None, 100, chance=0)
     state, write = asked(state, 100)
-    assert isinstance(write, Write)
+    assert isinstance(write, LeaseWrite)
     state = election.on_written(state, write, Record("me", 0, 15, "1"), 104.5, chance=0)
     assert state.until == 110
     term = state.term(109.9)
@@ -118,12 +118,12 @@ def test_every_request_of_a_holder_ends_before_its_right_does() -> None:
     assert first.deadline == 5
     state = election.on_failed(state, 7, chance=0)
     state, second = asked(state, 9)
-    assert isinstance(second, Read) and second.deadline == 1
+    assert isinstance(second, LeaseRead) and second.deadline == 1
 
 
 def test_the_term_ends_by_itself_without_answers() -> None:
     state, ask = election.next_request(leading(), 10.5)
-    assert state.state is State.LOOKING and isinstance(ask, Read)
+    assert state.state is State.LOOKING and isinstance(ask, LeaseRead)
     assert state.term(10.5) is None
 
 
@@ -136,7 +136,7 @@ def test_a_lease_expires_after_its_own_duration_as_observed() -> None:
     assert state.state is State.WAITING
     state = election.on_read(state, Record("other", 4, 60, "8"), 1120, chance=0)
     state, write = asked(state, 1120)
-    assert write == Write(1120, 5, Record("me", 5, 15, "8"))
+    assert write == LeaseWrite(1120, 5, Record("me", 5, 15, "8"))
 
 
 def test_a_lease_given_back_is_free_at_once() -> None:
@@ -160,7 +160,7 @@ def test_our_deleted_lease_is_created_again_after_a_read() -> None:
     state = election.on_conflict(state, 2, chance=0)
     assert state.term(2) is None
     state, read = asked(state, 2)
-    assert isinstance(read, Read)
+    assert isinstance(read, LeaseRead)
     state = election.on_read(state, None, 2, chance=0)
     assert written(state, 2) == Record("me", 9, 15, "")
 
@@ -170,10 +170,10 @@ def test_a_renewal_without_answer_is_looked_for_before_the_next() -> None:
     state = election.on_failed(state, 3, chance=0)
     assert state.term(5) is not None
     state, read = asked(state, 5)
-    assert isinstance(read, Read)
+    assert isinstance(read, LeaseRead)
     state = election.on_read(state, Record("me", 0, 15, "2"), 5, chance=0)
     assert state.until == 10, "reading renews nothing"
-    assert asked(state, 5)[1] == Write(5, 5, Record("me", 0, 15, "2"))
+    assert asked(state, 5)[1] == LeaseWrite(5, 5, Record("me", 0, 15, "2"))
 
 
 def test_patience_is_obeyed_within_reason() -> None:
@@ -190,7 +190,7 @@ def test_a_conflict_that_lasts_makes_no_storm() -> None:
             now = max(state.next_due(), now + 0.001)
             continue
         requests += 1
-        if isinstance(ask, Read):
+        if isinstance(ask, LeaseRead):
             state = election.on_read(state, Record("", 0, 1, str(requests)), now, chance=0)
         else:
             state = election.on_conflict(state, now, chance=0)

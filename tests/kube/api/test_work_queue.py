@@ -12,7 +12,7 @@ from romana_ovs.kube.api.work_queue import WorkQueue
 
 
 def queue(size: float = 100.0) -> WorkQueue[str]:
-    return WorkQueue(TokenBucket.full(1.0, size), first_pause=1.0, longest_pause=8.0)
+    return WorkQueue(TokenBucket.full(1.0, size), first_retry=1.0, max_retry=8.0)
 
 
 def test_keys_come_in_the_order_in_which_they_were_added() -> None:
