@@ -175,7 +175,13 @@ def test_only_accounts_that_exist_are_used() -> None:
 @pytest.mark.parametrize("changes", [{}, *CHANGES])
 def test_helm_renders_the_same_objects(tmp_path: Path, changes: dict[str, Any]) -> None:
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(changes))
-    options = ["--include-crds", "--namespace", "kube-system", "--values", str(tmp_path / "values.yaml")]
+    options = [
+        "--kube-version=1.30",
+        "--include-crds",
+        "--namespace=kube-system",
+        "--values",
+        str(tmp_path / "values.yaml"),
+    ]
     helm = subprocess.run(
         ["helm", "template", "romana-ovs", str(ROOT / CHART), *options],
         env={**os.environ, "HOME": str(tmp_path)},
