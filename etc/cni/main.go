@@ -22,6 +22,7 @@ import (
 const (
 	notAvailable = 50               // CNI specification, STATUS: the plugin cannot serve ADD
 	patience     = 90 * time.Second // the agent waits a shorter time for a port, and then says why it is not there
+	retry        = 50 * time.Millisecond
 )
 
 // config is the part of the network configuration that the plugin itself needs.
@@ -29,6 +30,9 @@ type config struct {
 	types.PluginConf
 	Socket string `json:"socket"`
 	Queue  string `json:"queue"`
+	// AgentWait is how many seconds an ADD waits for an agent that is away, as while it is replaced by a newer one. After
+	// an error kubelet would wait longer before it tries again. An ADD may be done twice: the second replaces the first.
+	AgentWait float64 `json:"agentWait"`
 }
 
 type request struct {
@@ -72,6 +76,18 @@ func newRequest(command string, args *skel.CmdArgs, conf *config) (*request, err
 	}
 	req.PrevResult = prev
 	return req, nil
+}
+
+// ask returns the agent's answer. While the agent is away, or ends before it answers, it asks again until wait is over.
+func ask(socket string, message []byte, wait time.Duration) (*answer, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		ans, err := exchange(socket, message)
+		if err == nil || !time.Now().Before(deadline) {
+			return ans, err
+		}
+		time.Sleep(retry)
+	}
 }
 
 // exchange sends the request and returns the answer; an error means that the agent is away.
@@ -139,7 +155,11 @@ func call(command string, away uint) func(*skel.CmdArgs) error {
 		if err != nil {
 			return err
 		}
-		ans, err := exchange(conf.Socket, message)
+		var wait time.Duration
+		if command == "ADD" {
+			wait = time.Duration(conf.AgentWait * float64(time.Second))
+		}
+		ans, err := ask(conf.Socket, message, wait)
 		if err != nil && command == "DEL" {
 			if err = enqueue(conf.Queue, req, message); err != nil {
 				return types.NewError(types.ErrIOFailure, "the attach agent is away, and DEL cannot be queued", err.Error())

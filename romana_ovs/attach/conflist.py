@@ -12,11 +12,16 @@ from romana_ovs.model.errors import SetupError
 FILE_NAME = "10-romana-ovs.conflist"
 _TEMPORARY = ".10-romana-ovs.new"
 """In the same folder, as runtimes overlook a file that comes from another one; no name that they would read."""
+AGENT_SECONDS = 15
+"""How long an ADD waits for an agent that is away: an upgrade takes a few seconds, and kubelet waits longer after an
+error before it tries again.
+"""
 
 
 def network_configuration(socket: Path, queue: Path, *, portmap: bool) -> dict[str, Any]:
     """The configuration list. `cniVersion` is one that containerd 1.6 knows; others choose among `cniVersions`."""
-    plugins: list[dict[str, Any]] = [{"type": "romana-cni", "socket": str(socket), "queue": str(queue)}]
+    plugin = {"type": "romana-cni", "socket": str(socket), "queue": str(queue), "agentWait": AGENT_SECONDS}
+    plugins: list[dict[str, Any]] = [plugin]
     if portmap:
         plugins.append({"type": "portmap", "capabilities": {"portMappings": True}})
     return {

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -183,6 +184,37 @@ def test_while_the_agent_is_away(node: CniNode) -> None:
     assert [path.suffix for path in node.queue.iterdir()] == [".json"] and len(node.ports()) == 1
     node.start_agent()
     eventually(lambda: not node.ports() and not list(node.queue.iterdir()), "the queued DEL is done")
+
+
+def test_an_add_waits_for_an_agent_that_is_replaced(node: CniNode) -> None:
+    """As in a rolling update; kubelet would wait some 13 s after an error."""
+    node.stop_agent()
+    waiting = node.config(agentWait=60)
+    x, new = node.sandbox("x"), node.sandbox("new")
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(node.call, "ADD", x, waiting)
+        unknown = pool.submit(node.call, "ADD", new, waiting)
+        assert not asked.done()
+        node.start_agent()
+        assert asked.result().code == 0
+        # This one waits for the controller, which does not know the pod yet, when the agent is killed.
+        eventually(lambda: len(node.ports()) == 2, "both ports are there")
+        node.stop_agent(signal.SIGKILL)
+        node.write_pod("new", "new-1")
+        node.start_agent()
+        assert unknown.result().code == 0
+    assert len(node.ports()) == len(node.devices()) == 2
+    node.delete_all([x, new])
+    node.controller.write("new.yaml", "")
+
+
+def test_an_agent_that_stays_away_fails_an_add(node: CniNode) -> None:
+    node.stop_agent()
+    began = time.monotonic()
+    assert node.call("ADD", node.sandbox("x"), node.config(agentWait=0.3)).code == 11
+    assert time.monotonic() - began >= 0.3
+    node.start_agent()
+    node.until_ready()
 
 
 def test_an_add_after_a_queued_del_stays(node: CniNode) -> None:
