@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from romana_ovs.model.errors import SetupError
+from romana_ovs.preflight.facts import CONFLIST
 
-FILE_NAME = "10-romana-ovs.conflist"
+FILE_NAME = CONFLIST
 _TEMPORARY = ".10-romana-ovs.new"
 """In the same folder, as runtimes overlook a file that comes from another one; no name that they would read."""
 AGENT_SECONDS = 15

@@ -21,10 +21,12 @@ from romana_ovs.kube.api.source import ApiSource
 from romana_ovs.model.errors import InputError, Severity
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.checks import CHECKS, check_host
+from romana_ovs.preflight.facts import HostFacts
 from romana_ovs.preflight.findings import Report
 
 HELP = "Check what this host lacks as a node, or has wrong. Exit code 1 if there is an error."
 CONFIG_FILE = Path("/etc/romana-ovs.conf")
+CNI_CONF, CNI_BIN = Path("/etc/cni/net.d"), Path("/opt/cni/bin")
 WIDTH = 80
 INDENT = " " * 4
 
@@ -36,6 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config-file", type=Path, metavar="FILE", help=f"the controller's settings (default {CONFIG_FILE}, if there)"
     )
     parser.add_argument("--ovsdb", metavar="REMOTE", help="database of the Open vSwitch (default: that of the system)")
+    parser.add_argument(
+        "--cni-conf-dir",
+        type=Path,
+        default=CNI_CONF,
+        metavar="DIR",
+        help=f"the runtime's networks (default {CNI_CONF})",
+    )
+    parser.add_argument(
+        "--cni-bin-dir", type=Path, default=CNI_BIN, metavar="DIR", help=f"the runtime's plugins (default {CNI_BIN})"
+    )
     add_strict(parser)
 
 
@@ -53,16 +65,23 @@ def run(args: argparse.Namespace) -> int:
     # Known; the user of this command can do nothing about it.
     warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
     # imported here: it imports eventlet, which takes a while
-    from romana_ovs.preflight.collect import read_cluster, read_facts
+    from romana_ovs.preflight.collect import CniFolders, read_cluster, read_facts
 
     with activity("checking this host"):
-        facts = replace(read_facts(remote), cluster=read_cluster(source) if source is not None else None)
-        report = check_host(facts, settings)
+        facts = read_facts(remote, CniFolders(args.cni_conf_dir, args.cni_bin_dir))
+        facts = replace(facts, cluster=read_cluster(source) if source is not None else None)
+        report = check_host(facts, _with_network(settings, facts, given=args.config_file is not None))
     if args.json:
         print_json(as_json(report))
     else:
         print("\n".join(as_text(report)))
     return 1 if report.at_least(Severity.INFO if args.strict else Severity.ERROR) else 0
+
+
+def _with_network(settings: Settings, facts: HostFacts, *, given: bool) -> Settings:
+    """The settings; without a file of settings with the network that the controller has written at the bridge."""
+    network = facts.bridge.network if facts.bridge is not None else None
+    return settings if given or CONFIG_FILE.is_file() or network is None else replace(settings, network=network)
 
 
 def _settings(path: Path | None) -> tuple[Settings, ApiSource | None]:

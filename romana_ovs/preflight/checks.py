@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from romana_ovs.model.errors import Severity
 from romana_ovs.model.settings import Settings
-from romana_ovs.preflight import cluster_checks, kernel_checks, network_checks, switch_checks
-from romana_ovs.preflight.facts import HostFacts, Unread, UnreadFact
+from romana_ovs.preflight import cluster_checks, kernel_checks, network_checks, runtime_checks, switch_checks
+from romana_ovs.preflight.facts import CniConfiguration, HostFacts, Unread, UnreadFact
 from romana_ovs.preflight.findings import Finding, LeftOut, Report
 
 Judge = Callable[[HostFacts, Settings], Iterator[Finding]]
@@ -24,6 +24,7 @@ class Check(NamedTuple):
     tunnel_only: bool = False
     switch_only: bool = False
     api_only: bool = False
+    cni_only: bool = False
     by_command_only: bool = False
     """The controller sees this by itself."""
 
@@ -51,6 +52,15 @@ CHECKS = (
         api_only=True,
         by_command_only=True,
     ),
+    Check("node", "this node in the cluster", cluster_checks.check_node, api_only=True, by_command_only=True),
+    Check(
+        "cni-configuration",
+        "network of the runtime",
+        runtime_checks.check_cni_configuration,
+        cni_only=True,
+        by_command_only=True,
+    ),
+    Check("clock", "clock", runtime_checks.check_clock, by_command_only=True),
     Check("forwarding", "rules of a host that forwards", network_checks.check_forwarding),
     Check("reverse-path-filter", "reverse path filter", network_checks.check_reverse_path),
     Check("pod-ports", "filter of ethertypes", network_checks.check_pod_ports),
@@ -107,6 +117,8 @@ def _why_left_out(check: Check, facts: HostFacts, *, by_controller: bool) -> str
         return "the bridge has the userspace datapath"
     if check.api_only and facts.cluster is None:
         return "the settings name no API server"
+    if check.cni_only and (facts.cni is None or isinstance(facts.cni, CniConfiguration) and not facts.cni.files):
+        return "no network is configured for CNI"
     if check.tunnel_only and facts.tunnel is None:
         return "there is no bridge with a tunnel port"
     return ""

@@ -7,12 +7,15 @@ It belongs at the edge: everything else of this package is pure. A fact that can
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from romana_ovs.kube.api.client import Api
 from romana_ovs.kube.api.object_decoder import decoder, object_meta
@@ -24,7 +27,17 @@ from romana_ovs.model.objects import Node
 from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight import host_output, switch_facts
-from romana_ovs.preflight.facts import DEFAULT_BRIDGE, ConntrackTable, HostFacts, KernelModules, SwitchBridge, Unread
+from romana_ovs.preflight.facts import (
+    CONFLIST,
+    DEFAULT_BRIDGE,
+    CniConfiguration,
+    ConntrackTable,
+    HostFacts,
+    KernelModules,
+    Ruleset,
+    SwitchBridge,
+    Unread,
+)
 from romana_ovs.preflight.kernel_checks import FRAGMENT_MEMORY, FRAGMENT_SECONDS, UNANSWERED
 from romana_ovs.preflight.network_checks import ALL_DEVICES, FORWARDING, rp_filter
 from romana_ovs.switch.database_query import read_tables
@@ -39,12 +52,23 @@ COMMAND_SECONDS = 5.0
 REQUEST_SECONDS = 10.0
 """How long the API server may take to answer."""
 SYSCTLS = (FRAGMENT_MEMORY, FRAGMENT_SECONDS, FORWARDING, *UNANSWERED)
+LEGACY = "iptables-legacy"
+CNI_SUFFIXES = (".conf", ".conflist", ".json")
+TIME_ERROR = 5
+"""What adjtimex(2) returns for a clock that nobody synchronizes."""
 PROC, MODULES = Path("/proc"), Path("/lib/modules")
 _INVALID = (ValueError, LookupError, TypeError, AttributeError)
 """What decoding raises for the output of a program of another version."""
 
 
-def read_facts(remote: str) -> HostFacts:
+class CniFolders(NamedTuple):
+    """Where a container runtime looks for its network, and for the programs that this names (containerd's defaults)."""
+
+    configuration: Path = Path("/etc/cni/net.d")
+    plugins: Path = Path("/opt/cni/bin")
+
+
+def read_facts(remote: str, cni: CniFolders | None = None) -> HostFacts:
     """All facts of this host and of the Open vSwitch with its database at `remote`. Raises nothing."""
     bridges = _attempt(lambda: switch_facts.bridges_of(read_tables(remote, switch_facts.COLUMNS)))
     known_bridges = bridges if isinstance(bridges, tuple) else ()
@@ -66,11 +90,43 @@ def read_facts(remote: str) -> HostFacts:
         sysctls=of_namespace(lambda: _sysctls((ALL_DEVICES, gateway))),
         links=of_namespace(lambda: host_output.links_of(_output("ip", "-j", "-d", "address", "show"))),
         routes=of_namespace(lambda: host_output.routes_of(_output("ip", "-j", "-4", "route", "show", "table", "all"))),
-        ruleset=of_namespace(lambda: host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))),
+        ruleset=of_namespace(_ruleset),
         listening=of_namespace(lambda: host_output.listening_of((PROC / "net" / "tcp").read_text())),
         filters=of_namespace(lambda: filter_hooks([name for each in known_bridges for name in each.pod_ports])),
         own_namespace=elsewhere is None,
+        cni=_attempt(lambda: _cni(cni or CniFolders())),
+        clock_synchronized=_attempt(_clock_synchronized),
     )
+
+
+def _ruleset() -> Ruleset:
+    """The rules of nftables, and what matters of those of iptables-legacy, which `nft` does not list."""
+    rules = host_output.ruleset_of(_output("nft", "-j", "-t", "list", "ruleset"))
+    in_use = "filter" in _text_of(PROC / "net" / "ip_tables_names").split() and shutil.which(LEGACY) is not None
+    if in_use and host_output.legacy_forward_drop(_output(LEGACY, "-w", "-S", "FORWARD")):
+        return replace(rules, forward_drops=(*rules.forward_drops, f"{LEGACY} filter FORWARD"))
+    return rules
+
+
+def _cni(folders: CniFolders) -> CniConfiguration | None:
+    """The configuration of CNI; None without its folder. Raises OSError."""
+    if not folders.configuration.is_dir():
+        return None
+    files = sorted(each.name for each in folders.configuration.iterdir() if each.suffix in CNI_SUFFIXES)
+    plugins: tuple[str, ...] = ()
+    if CONFLIST in files:
+        plugins = host_output.plugins_of((folders.configuration / CONFLIST).read_text())
+    missing = tuple(each for each in plugins if not (folders.plugins / each).exists())
+    return CniConfiguration(str(folders.configuration), tuple(files), missing)
+
+
+def _clock_synchronized() -> bool:
+    """What the kernel says of the clock (adjtimex(2)). Raises OSError."""
+    # Larger than struct timex of any architecture; no field of it is set: nothing changes.
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(512))
+    if state < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return bool(state != TIME_ERROR)
 
 
 def read_cluster(source: ApiSource) -> Cluster | Unread:

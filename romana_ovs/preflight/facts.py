@@ -17,6 +17,8 @@ T = TypeVar("T")
 USERSPACE = "netdev"
 """The datapath type of Open vSwitch's userspace datapath (vswitchd.conf.db(5)); that of the kernel's is `system`."""
 DEFAULT_BRIDGE = "br-int"
+CONFLIST = "10-romana-ovs.conflist"
+"""The file by which container runtimes find our CNI plugin."""
 TUNNEL_TYPES: Mapping[str, int] = MappingProxyType({"vxlan": 4789, "geneve": 6081})
 """The types of tunnel ports, each with its UDP port (RFC 7348, RFC 8926)."""
 
@@ -63,7 +65,8 @@ class Tunnel:
 class SwitchBridge:
     """A bridge of the controller. `protocols` is empty for all; `port_mtu` is the largest MTU of its pods' ports.
 
-    `pod_ports` are the names of these ports, sorted.
+    `pod_ports` are the names of these ports, sorted. `node` is the node that it names, and `network` the pods' network
+    that its controller has written there.
     """
 
     name: str
@@ -75,6 +78,8 @@ class SwitchBridge:
     tunnel: Tunnel | None = None
     port_mtu: int | None = None
     pod_ports: tuple[str, ...] = ()
+    node: str = ""
+    network: IPv4Network | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,18 @@ class Ruleset:
 
 
 @dataclass(frozen=True, slots=True)
+class CniConfiguration:
+    """The files of the folder in which a container runtime looks for its network, sorted by name; it takes the first.
+
+    `missing` are the programs that our file names and the folder of plugins has not.
+    """
+
+    folder: str
+    files: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """Everything that the checks ask about one host and one Open vSwitch.
 
@@ -134,7 +151,7 @@ class HostFacts:
     that could be read. `listening`: the TCP ports on which programs listen. `filters`: where ports of pods have the
     filter of ethertypes, by device; missing devices are left out. `own_namespace`: whether the switch has the network
     namespace of the process that reads; if not, facts of a namespace are Unread. `cluster` has the nodes and
-    ServiceCIDRs of the API server; None when the settings name none.
+    ServiceCIDRs of the API server; None when the settings name none. `cni` is None without the folder of CNI.
     """
 
     version: str | Unread
@@ -150,6 +167,8 @@ class HostFacts:
     filters: Mapping[str, frozenset[IngressHook]] | Unread = field(default_factory=lambda: MappingProxyType({}))
     own_namespace: bool = True
     cluster: Cluster | Unread | None = None
+    cni: CniConfiguration | Unread | None = None
+    clock_synchronized: bool | Unread = True
 
     @property
     def bridge(self) -> SwitchBridge | None:
@@ -170,6 +189,11 @@ class HostFacts:
     def tunnel(self) -> Tunnel | None:
         """Its tunnel port."""
         return self.bridge.tunnel if self.bridge is not None else None
+
+    @property
+    def has_plugin(self) -> bool:
+        """Whether a container runtime on this host may use our CNI plugin."""
+        return isinstance(self.cni, CniConfiguration) and CONFLIST in self.cni.files
 
     def number(self, sysctl: str) -> int:
         """The value of a sysctl. Raises UnreadFact."""

@@ -66,6 +66,16 @@ def ruleset_of(text: str) -> Ruleset:
     return Ruleset(MappingProxyType(untracked), tuple(drops), frozenset(tables))
 
 
+def legacy_forward_drop(text: str) -> bool:
+    """Whether the chain FORWARD drops by default, in the output of `iptables-legacy -S FORWARD`."""
+    return any(line.split() == ["-P", "FORWARD", "DROP"] for line in text.splitlines())
+
+
+def plugins_of(text: str) -> tuple[str, ...]:
+    """The programs that a CNI configuration list names. Raises ValueError, KeyError and TypeError."""
+    return tuple(str(each["type"]) for each in json.loads(text)["plugins"])
+
+
 def _udp_ports(expression: Iterable[Any]) -> frozenset[int]:
     """The UDP destination ports that a rule matches."""
     matches = [part["match"] for part in expression if isinstance(part, dict) and "match" in part]

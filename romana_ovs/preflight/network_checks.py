@@ -92,6 +92,14 @@ def check_mtu(facts: HostFacts, _settings: Settings) -> Iterator[Finding]:
 def check_forwarding(facts: HostFacts, _settings: Settings) -> Iterator[Finding]:
     """Whether a host that forwards has the rules for it. Raises UnreadFact."""
     if not facts.number(FORWARDING):
+        if facts.has_plugin:
+            yield Finding(
+                "forwarding",
+                Severity.ERROR,
+                f"{FORWARDING} = 0",
+                "this host does not forward, so its pods reach neither Services nor what is outside",
+                f"Start romana-ovs attach, which sets it (without --no-nftables), or run: sysctl -w {FORWARDING}=1.",
+            )
         return
     ruleset, userspace = known(facts.ruleset), facts.userspace
     if RULES_TABLE not in ruleset.tables:
@@ -105,7 +113,8 @@ def check_forwarding(facts: HostFacts, _settings: Settings) -> Iterator[Finding]
             Severity.ERROR if userspace else Severity.WARNING,
             f"{FORWARDING} = 1",
             f"{reason}: the table {RULES_TABLE} is missing",
-            "Run: nft -f etc/nftables/forwarding-node.nft with this host's values, or set net.ipv4.ip_forward to 0.",
+            "Start romana-ovs attach, which keeps that table, or run nft -f etc/nftables/forwarding-node.nft with this "
+            f"host's values, or set {FORWARDING} to 0.",
         )
     for chain in ruleset.forward_drops:
         yield Finding(
@@ -113,7 +122,8 @@ def check_forwarding(facts: HostFacts, _settings: Settings) -> Iterator[Finding]
             Severity.WARNING,
             f"chain {chain}",
             "it drops what this host forwards unless a rule accepts it, so pods may reach nothing outside",
-            "Add a rule to it that accepts what the bridge sends and receives.",
+            f"Add a rule to it that accepts what the bridge sends and receives: iptables -I FORWARD -i "
+            f"{facts.bridge_name} -j ACCEPT, and the same with -o.",
         )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from types import MappingProxyType
 from typing import Any
 
-from romana_ovs.model.bridge import NODE_ID, POD_ID, TUNNEL_ID
+from romana_ovs.model.bridge import NODE_ID, POD_ID, POD_NETWORK, TUNNEL_ID
 from romana_ovs.preflight.facts import DEFAULT_BRIDGE, TUNNEL_TYPES, ControllerTarget, SwitchBridge, Tunnel
 
 COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -59,6 +59,8 @@ def bridges_of(tables: Mapping[str, Rows]) -> tuple[SwitchBridge, ...]:
                 next((_tunnel(each) for each in own if each["type"] in TUNNEL_TYPES), None),
                 max(mtus, default=None),
                 tuple(sorted(each["name"] for each in of_pods)),
+                row["external_ids"].get(NODE_ID, ""),
+                _network(row["external_ids"].get(POD_NETWORK, "")),
             )
         )
     return tuple(bridges)
@@ -90,6 +92,13 @@ def _tunnel(row: Mapping[str, Any]) -> Tunnel:
     port = int(number) if number.isascii() and number.isdigit() else TUNNEL_TYPES[row["type"]]
     addresses = (_address(text) for text in (options.get("local_ip", ""), ids.get(TUNNEL_ID, "")))
     return Tunnel(row["type"], port, next(filter(None, addresses), None), next(iter(_all(row["error"])), ""))
+
+
+def _network(text: str) -> IPv4Network | None:
+    try:
+        return IPv4Network(text)
+    except ValueError:
+        return None
 
 
 def _address(text: str) -> IPv4Address | None:

@@ -16,6 +16,8 @@ from romana_ovs.model.services import ServiceCIDR
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight.checks import CHECKS, check_host
 from romana_ovs.preflight.facts import (
+    CONFLIST,
+    CniConfiguration,
     ConntrackTable,
     ControllerTarget,
     HostFacts,
@@ -305,14 +307,21 @@ ROWS = (
     ),
     Row(
         "forwarding",
-        sysctl(net_ipv4_ip_forward="1"),
+        replace(GOOD, ruleset=Ruleset(UNTRACKED)),
         "forwarding",
         WARNING,
-        ("inet romana-ovs is missing", "forwarding-node.nft"),
+        ("inet romana-ovs is missing", "Start romana-ovs attach", "forwarding-node.nft"),
+    ),
+    Row(
+        "not forwarding",
+        sysctl(net_ipv4_ip_forward="0"),
+        "forwarding",
+        ERROR,
+        ("net.ipv4.ip_forward = 0", "neither Services nor", "sysctl -w net.ipv4.ip_forward=1"),
     ),
     Row(
         "forwarding in userspace",
-        userspace(sysctl(net_ipv4_ip_forward="1")),
+        userspace(replace(GOOD, ruleset=Ruleset(UNTRACKED))),
         "forwarding",
         ERROR,
         ("past the bridge", "forwarding-node.nft"),
@@ -325,7 +334,46 @@ ROWS = (
         ),
         "forwarding",
         WARNING,
-        ("chain ip filter FORWARD", "a rule to it that accepts"),
+        ("chain ip filter FORWARD", "a rule to it that accepts", "iptables -I FORWARD -i br-int -j ACCEPT"),
+    ),
+    Row(
+        "another network first",
+        replace(GOOD, cni=CniConfiguration("/etc/cni/net.d", ("05-cilium.conflist", CONFLIST))),
+        "cni-configuration",
+        ERROR,
+        ("/etc/cni/net.d/05-cilium.conflist", "precedes 10-romana-ovs.conflist: pods get that", "Remove the file"),
+    ),
+    Row(
+        "another network behind",
+        replace(GOOD, cni=CniConfiguration("/etc/cni/net.d", (CONFLIST, "87-podman.conflist"))),
+        "cni-configuration",
+        WARNING,
+        ("87-podman.conflist", "takes the place of 10-romana-ovs.conflist if that is gone"),
+    ),
+    Row(
+        "no portmap",
+        replace(GOOD, cni=CniConfiguration("/etc/cni/net.d", (CONFLIST,), ("portmap",))),
+        "cni-configuration",
+        ERROR,
+        ("plugin portmap", "no pod starts", "--no-portmap"),
+    ),
+    Row(
+        "unreadable network",
+        replace(GOOD, cni=Unread("/etc/cni/net.d: Permission denied")),
+        "cni-configuration",
+        INFO,
+        ("not checked: /etc/cni/net.d: Permission denied",),
+    ),
+    Row("clock", replace(GOOD, clock_synchronized=False), "clock", INFO, ("no program synchronizes it", "chrony")),
+    Row(
+        "unknown node", with_bridge(node="n2"), "node", ERROR, ("no Node of this name", "romana-ovs controller --node")
+    ),
+    Row(
+        "another address",
+        with_bridge(tunnel=replace(TUNNEL, local_address=IPv4Address("198.51.100.1"))),
+        "node",
+        ERROR,
+        ("address 198.51.100.1, and the Node n1 192.0.2.1", "kubelet --node-ip"),
     ),
     Row(
         "strict",
@@ -400,7 +448,7 @@ def test_a_good_host_has_no_finding() -> None:
 
 
 def test_a_good_host_with_the_userspace_datapath() -> None:
-    facts = replace(userspace(), modules=Unread("no modules"), ruleset=Unread("no nft"))
+    facts = replace(userspace(), modules=Unread("no modules"))
     report = check_host(facts, SETTINGS)
     assert report.findings == ()
     assert [each.check for each in report.left_out] == [
@@ -430,11 +478,18 @@ def test_the_controller_does_not_check_what_it_sees_itself() -> None:
     assert [each.check for each in check_host(facts, SETTINGS).findings] == ["bridge", "controller"]
     report = check_host(facts, SETTINGS, by_controller=True)
     assert report.findings == ()
-    assert {each.check for each in report.left_out} == {"bridge", "cluster-addresses", "controller"}
+    seen = {"bridge", "clock", "cluster-addresses", "cni-configuration", "controller", "node"}
+    assert {each.check for each in report.left_out} == seen
+
+
+def test_without_a_network_of_cni_its_check_is_left_out() -> None:
+    for cni in (None, CniConfiguration("/etc/cni/net.d")):
+        report = check_host(replace(sysctl(net_ipv4_ip_forward="0"), cni=cni), SETTINGS)
+        assert [each.check for each in report.left_out] == ["cni-configuration"] and not report.findings
 
 
 def test_findings_by_severity() -> None:
-    report = check_host(replace(GOOD, version="2.17.0", ruleset=Unread("no nft")), SETTINGS)
+    report = check_host(replace(GOOD, version="2.17.0", clock_synchronized=False), SETTINGS)
     assert [each.severity for each in report.at_least(INFO)] == [ERROR, INFO]
     assert [each.severity for each in report.at_least(WARNING)] == [ERROR]
     assert str(Finding("a", ERROR, "this", "is so", "Do that.")) == "this: is so. Do that."

@@ -11,8 +11,8 @@ import pytest
 from romana_ovs.model.settings import Settings
 from romana_ovs.preflight import collect
 from romana_ovs.preflight.checks import check_host
-from romana_ovs.preflight.collect import read_facts
-from romana_ovs.preflight.facts import KernelModules, Unread
+from romana_ovs.preflight.collect import CniFolders, read_facts
+from romana_ovs.preflight.facts import CONFLIST, CniConfiguration, KernelModules, Ruleset, Unread
 from tests.support.private_ovs import Ovs, needs_ovs
 
 NOWHERE = "unix:/nowhere/db.sock"
@@ -34,6 +34,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def program(folder: Path, name: str, script: str) -> None:
+    """A program in the PATH."""
+    write(folder / name, f"#!/bin/sh\n{script}\n").chmod(0o755)
+
+
 def test_a_host_of_which_nothing_can_be_read(host: Path) -> None:
     facts = read_facts(NOWHERE)
     assert facts.bridges == Unread("/nowhere/db.sock: No such file or directory")
@@ -43,7 +48,8 @@ def test_a_host_of_which_nothing_can_be_read(host: Path) -> None:
     assert facts.ruleset == Unread("the program nft is missing")
     assert facts.sysctls == {} and facts.own_namespace and isinstance(facts.listening, Unread)
     report = check_host(replace(facts, conntrack=Unread("no table")), Settings())
-    assert [each.check for each in report.findings if "not checked" not in each.reason] == ["bridge"]
+    known = [each.check for each in report.findings if "not checked" not in each.reason]
+    assert [check for check in known if check != "clock"] == ["bridge"]
 
 
 def test_sysctls_and_modules(host: Path) -> None:
@@ -81,3 +87,25 @@ def test_a_switch_in_another_network_namespace() -> None:
     assert facts.links == facts.sysctls == Unread("Open vSwitch runs in another network namespace")
     assert isinstance(facts.version, str)
     assert isinstance(facts.features, dict) and facts.features["br-int"]["CT zone"] == "Yes"
+
+
+def test_the_network_of_a_runtime(tmp_path: Path) -> None:
+    folders = CniFolders(tmp_path / "net.d", tmp_path / "bin")
+    assert read_facts(NOWHERE, folders).cni is None
+    plugins = '{"plugins": [{"type": "romana-cni"}, {"type": "portmap"}]}'
+    write(folders.configuration / CONFLIST, plugins)
+    write(folders.configuration / "05-other.conf", "{}")
+    write(folders.configuration / "README", "no configuration")
+    write(folders.plugins / "romana-cni", "")
+    expected = CniConfiguration(str(folders.configuration), ("05-other.conf", CONFLIST), ("portmap",))
+    assert read_facts(NOWHERE, folders).cni == expected
+    write(folders.configuration / CONFLIST, "{")
+    assert isinstance(read_facts(NOWHERE, folders).cni, Unread)
+
+
+def test_the_rules_of_iptables_legacy(host: Path) -> None:
+    program(host, "nft", "echo '{}'")
+    program(host, "iptables-legacy", "echo '-P FORWARD DROP'")
+    assert read_facts(NOWHERE).ruleset == Ruleset()
+    write(host / "net/ip_tables_names", "nat\nfilter\n")
+    assert read_facts(NOWHERE).ruleset == Ruleset(forward_drops=("iptables-legacy filter FORWARD",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from romana_ovs.preflight.facts import ControllerTarget, SwitchBridge, Tunnel
@@ -92,3 +92,11 @@ def test_version_and_features() -> None:
         "Masked set action": "Yes",
         "Sample nesting": "10",
     }
+
+
+def test_the_node_and_the_network_of_a_bridge() -> None:
+    ids = {"romana-node": "n1", "romana-pod-network": "10.32.0.0/11"}
+    (bridge,) = bridges_of(tables(external_ids=ids))
+    assert (bridge.node, bridge.network) == ("n1", IPv4Network("10.32.0.0/11"))
+    (bridge,) = bridges_of(tables(external_ids={"romana-pod-network": "x"}))
+    assert (bridge.node, bridge.network) == ("", None)
