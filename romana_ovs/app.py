@@ -67,7 +67,7 @@ class RomanaOvs(runtime.RyuApp):  # type: ignore[misc]  # Ryu has no types
         try:
             self._read_settings()
         except RomanaError as error:
-            runtime.refuse(error)
+            runtime.exit_with_error(error)
         self.cluster: Cluster | None = None
         self.progress = Progress()
         self.invalid_objects: tuple[str, ...] = ()

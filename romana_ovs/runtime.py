@@ -74,7 +74,7 @@ __all__ = [
     "run_in_thread",
     "fail",
     "on_state_change",
-    "refuse",
+    "exit_with_error",
     "run",
     "serve_health",
     "serve_management",
@@ -225,7 +225,7 @@ def run(argv: Sequence[str], overrides: Mapping[str, str] | None = None, health_
     return 1
 
 
-def refuse(error: RomanaError) -> NoReturn:
+def exit_with_error(error: RomanaError) -> NoReturn:
     """End the process at its start with one sentence instead of a traceback, under plain ryu-manager too."""
     raise SystemExit(f"romana-ovs: {error}") from error
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from romana_ovs.controller.deadlines import earliest
 from romana_ovs.controller.published_store import PublishedStore
 from romana_ovs.controller.write_slot import WriteSlot
-from romana_ovs.engine.liveness import AckLag, DeletedNodes
+from romana_ovs.engine.lagging_nodes import AckLag, OrphanReports
 from romana_ovs.engine.policy_index import RuleSet
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.api.resources import NODE_REPORTS
@@ -44,7 +44,7 @@ class RegistryController:
         self._write_cache = WriteCache()
         self._planned: Derived[tuple[Write, ...]] = Derived()
         self._ack_lag = AckLag(MAX_LAG_SECONDS)
-        self._deleted_nodes = DeletedNodes(REPORT_RETENTION_SECONDS)
+        self._orphans = OrphanReports(REPORT_RETENTION_SECONDS)
         self.leads = False
         self.superseded_at: float | None = None
         """When `reconcile` found that its term was over, in the seconds of `now`; None while it is not."""
@@ -79,7 +79,7 @@ class RegistryController:
         if self._registry is None:
             return earliest(*pauses)
         lagging = self._ack_lag.next_check(self._published_store.reports, now) if self._registry.pending else None
-        expiring = self._deleted_nodes.next_check(now)
+        expiring = self._orphans.next_check(now)
         return earliest(*pauses, *(now + seconds for seconds in (lagging, expiring) if seconds is not None))
 
     def set_leader(self, leads: bool) -> None:
@@ -140,7 +140,7 @@ class RegistryController:
 
     def _orphan_reports(self, cluster: Cluster, now: float) -> Iterator[Write]:
         """The deletions of reports whose nodes are gone: no other process deletes them."""
-        for node in self._deleted_nodes.expired(cluster.nodes.keys(), self._published_store.reports, now):
+        for node in self._orphans.expired(cluster.nodes.keys(), self._published_store.reports, now):
             yield Write(
                 Verb.DELETE, NODE_REPORTS.kind, node, resource_version=self._published_store.report_version(node) or ""
             )

@@ -11,6 +11,9 @@ so that it survives restarts.
 An address on another node shows its segment, not its tenant. Tenants own aligned blocks of segments, mostly of one size
 (`default_block_size`): each such block has one index. A tenant with several blocks has a zone for each, which share its
 limit.
+
+For example, with default settings: the pods of a tenant whose first block begins at segment 8, on a node with host
+number 1, are in zone 0x2008 of its bridge (slot 2, index 8); the common zone is 0x2000.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class FlowDiff:
 
     def ordered(self) -> tuple[tuple[Change, Flow], ...]:
         """The changes of flows in the order of sending."""
-        listed = {Change.DELETE: self.delete, Change.MODIFY: self.modify, Change.ADD: self.add}
-        return tuple((change, flow) for change in SEND_ORDER for flow in listed[change])
+        flows_by_change = {Change.DELETE: self.delete, Change.MODIFY: self.modify, Change.ADD: self.add}
+        return tuple((change, flow) for change in SEND_ORDER for flow in flows_by_change[change])
 
 
 def flow_diff(

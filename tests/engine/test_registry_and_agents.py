@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from romana_ovs.engine.liveness import AckLag
+from romana_ovs.engine.lagging_nodes import AckLag
 from romana_ovs.engine.node_agent import NodeAgent
 from romana_ovs.engine.registry import Registry
 from romana_ovs.kube.published import TermBase

@@ -18,7 +18,7 @@ class HealthLog:
         self._send = send
         self._reported = ""
 
-    def failing(self, error: ApiError) -> None:
+    def failed(self, error: ApiError) -> None:
         """It failed and will be tried again."""
         sentence = str(error)
         if sentence == self._reported:
@@ -27,7 +27,7 @@ class HealthLog:
         self._log.warning("%s: %s; it is tried again", self._what, sentence)
         self._send(Health(self._what, sentence))
 
-    def ok(self) -> None:
+    def succeeded(self) -> None:
         """It succeeded."""
         if not self._reported:
             return

@@ -157,14 +157,14 @@ class Elector:
             return election.on_conflict(self._election, self._environment.now(), chance=self._environment.chance())
         except ApiError as error:
             return self._failed(error)
-        self._health.ok()
+        self._health.succeeded()
         now, chance = self._environment.now(), self._environment.chance()
         if isinstance(request, LeaseWrite) and record is not None:
             return election.on_written(self._election, request, record, now, chance=chance)
         return election.on_read(self._election, record, now, chance=chance)
 
     def _failed(self, error: ApiError) -> Election:
-        self._health.failing(error)
+        self._health.failed(error)
         now, chance = self._environment.now(), self._environment.chance()
         return election.on_failed(self._election, now, chance=chance, retry_after=error.retry_after)
 

@@ -1,4 +1,4 @@
-"""Provides a token bucket as an immutable value."""
+"""Limits a rate by a token bucket, as an immutable value (client-go: flowcontrol.RateLimiter)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class TokenBucket:
-    """`rate` tokens are added each second, up to `size`; there were `tokens` at `moment` (seconds)."""
+    """`rate` tokens are added each second, up to `burst`; there were `tokens` at `updated_at` (seconds)."""
 
     rate: float
-    size: float
+    burst: float
     tokens: float
-    moment: float = 0.0
+    updated_at: float = 0.0
 
     @classmethod
-    def full(cls, rate: float, size: float) -> TokenBucket:
+    def full(cls, rate: float, burst: float) -> TokenBucket:
         """A full bucket."""
-        return cls(rate, size, size)
+        return cls(rate, burst, burst)
 
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0 when there is one."""
@@ -28,7 +28,7 @@ class TokenBucket:
 
     def take(self, now: float) -> TokenBucket:
         """The bucket with one token less, as of `now`."""
-        return replace(self, tokens=self._at(now) - 1.0, moment=max(now, self.moment))
+        return replace(self, tokens=self._at(now) - 1.0, updated_at=max(now, self.updated_at))
 
     def _at(self, now: float) -> float:
-        return min(self.size, self.tokens + max(0.0, now - self.moment) * self.rate)
+        return min(self.burst, self.tokens + max(0.0, now - self.updated_at) * self.rate)

@@ -72,9 +72,9 @@ class Worker:
                 if pause <= 0:
                     pause = self._job.attempt()
                     self._backoff.succeeded()
-                    self._health.ok()
+                    self._health.succeeded()
             except ApiError as error:
-                self._health.failing(error)
+                self._health.failed(error)
                 pause = self._backoff.failed(error.retry_after)
                 self._not_before = clock() + pause
             except Exception:  # Must not end the thread because of one object.

@@ -1,4 +1,4 @@
-"""Detects nodes that have not acknowledged a revision for N seconds, and reports whose nodes are gone.
+"""Detects nodes that have not acknowledged a revision for a time, and reports whose Nodes are deleted.
 
 A node that lags behind what is published counts like one that is down.
 """
@@ -50,16 +50,16 @@ class AckLag:
             self._times[: old + 1] = [self._times[old]]
 
 
-class DeletedNodes:
+class OrphanReports:
     """The time since each report has been there without its Node."""
 
     def __init__(self, seconds: float) -> None:
-        """A node has expired `seconds` after its Node was deleted."""
+        """A report has expired `seconds` after its Node was deleted."""
         self._seconds = seconds
         self._since: dict[str, float] = {}
 
     def expired(self, nodes: Collection[str], reports: Mapping[str, Report], now: float) -> tuple[str, ...]:
-        """The nodes of `reports` that are not in `nodes` and have expired at `now`, sorted.
+        """The nodes whose `reports` have expired at `now`, as they are not in `nodes`; sorted.
 
         Each is returned once, and again when its report is still there `seconds` later.
         """
