@@ -32,7 +32,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help romana-cni image demo demo-kube kube cluster test test-cluster test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
+.PHONY: help romana-cni image demo demo-kube demo-cluster kube cluster test test-cluster test-kernel test-kernel-sample test-newer-switch unit attack lint format contracts types docs docs-check goldens bench bench-kernel lock clean root system kube-binaries
 
 help:  ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 27
@@ -49,6 +49,10 @@ kube: .venv/.installed  ## A real Kubernetes API server to try things on (KUBE_A
 cluster: SYSTEM += $(CLUSTER_SYSTEM)
 cluster: root .venv/.installed  ## A real Kubernetes cluster with romana-ovs (CLUSTER_ARGS=--help: its options)
 	@exec $(BIN)/python -m romana_ovs_emulate.cluster $(CLUSTER_ARGS)
+
+demo-cluster: SYSTEM += $(CLUSTER_SYSTEM)
+demo-cluster: root .venv/.installed  ## The demonstration on a real Kubernetes cluster: kubelets, containers, kubectl exec
+	@exec $(BIN)/python -m romana_ovs_emulate.cluster.demo $(CLUSTER_ARGS)
 
 # A cluster of real kubelets takes its time: apart from `make test`.
 test-cluster: SYSTEM += $(CLUSTER_SYSTEM)

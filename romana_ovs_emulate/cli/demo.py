@@ -17,9 +17,16 @@ from romana_ovs.data_files import data_file
 from romana_ovs.model.errors import InputError, SetupError
 from romana_ovs.model.objects import PodKey
 from romana_ovs.policy.matrix import Matrix, PodPath, difference
-from romana_ovs_emulate.cli.demo_stage import PORTS, Layout, Stage, folder_stage, kubernetes_stage
+from romana_ovs_emulate.cli.demo_stage import (
+    PORTS,
+    DemoStage,
+    Layout,
+    StageSession,
+    folder_stage,
+    kubernetes_stage,
+)
 from romana_ovs_emulate.cli.options import add_datapath, add_fabric
-from romana_ovs_emulate.cli.session import Session, ended_by_signals, show_matrix
+from romana_ovs_emulate.cli.session import ended_by_signals, show_matrix
 from romana_ovs_emulate.controller import Programmed
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.patience import patience
@@ -66,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             screen = Console(quiet=args.json, highlight=False)
             demo = Demo(stage, screen)
             demo.play(time.monotonic() - began)
-            _print_result(demo, as_json=args.json)
+            print_result(demo, as_json=args.json)
             if args.keep and not args.json:
                 message = f"\nThe cluster stays up. {stage.leave_message} (help, exit)"
                 screen.print(message, markup=False, soft_wrap=True)
@@ -103,14 +110,14 @@ class Step:
 class Demo:
     """Runs the steps on a running cluster; `faults` are sentences about what is not as expected."""
 
-    stage: Stage
+    stage: DemoStage
     screen: Console
     steps: list[Step] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
 
     @property
-    def session(self) -> Session:
+    def session(self) -> StageSession:
         """The session of the stage."""
         return self.stage.session
 
@@ -228,7 +235,7 @@ class Demo:
             self.faults.append(f"step d: the open connection was not cut within {CUT_LIMIT_MS:.0f} ms: {outcome}")
 
 
-def _print_result(demo: Demo, *, as_json: bool) -> None:
+def print_result(demo: Demo, *, as_json: bool) -> None:
     """Print the figures and whether all is as expected, or everything as JSON."""
     if as_json:
         steps = [step.to_json() for step in demo.steps]

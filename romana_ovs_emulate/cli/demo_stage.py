@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,19 @@ from rich.console import Console
 
 from romana_ovs.cli.convert import current_objects
 from romana_ovs.kube.admission.tenancy import ALLOWED, PREFIX
-from romana_ovs.model.objects import PolicyKey
+from romana_ovs.model.bridge import DatapathType
+from romana_ovs.model.connection import PortRef
+from romana_ovs.model.objects import PodKey, PolicyKey
 from romana_ovs_emulate.cli.api_session import EmulateRequest, prepare
+from romana_ovs_emulate.cli.measured import ProbeResults
 from romana_ovs_emulate.cli.options import asked_datapath
 from romana_ovs_emulate.cli.session import Session, parse_ports
+from romana_ovs_emulate.cluster_source import ClusterSource
+from romana_ovs_emulate.controller import Programmed, State
 from romana_ovs_emulate.controlplane import ControlPlane
 from romana_ovs_emulate.fabric import Fabric
 from romana_ovs_emulate.kube import manifests_folder
+from romana_ovs_emulate.pods import RunningPod
 
 PORTS = parse_ports("80/tcp,81/tcp,80/udp")
 POLICY = PolicyKey("RomanaNetworkPolicy", "default", "policy1")
@@ -41,10 +47,47 @@ class Layout:
     datapath: str | None = None
 
 
-class Stage(Protocol):
+class StageEmulation(Protocol):
+    """What the demonstration reads of the nodes and pods of its cluster."""
+
+    @property
+    def state(self) -> State:
+        """What the controllers report."""
+
+    @property
+    def pods(self) -> Mapping[PodKey, RunningPod]:
+        """The pods that run."""
+
+    @property
+    def datapath(self) -> DatapathType:
+        """The datapath of all bridges."""
+
+    def programmed_after(self, generation: int) -> Programmed:
+        """Wait until what is newer than that generation of the state is in every switch. Raises SetupError."""
+
+
+class StageSession(Protocol):
+    """A cluster with what is expected of it, and its measurement."""
+
+    @property
+    def source(self) -> ClusterSource:
+        """The cluster as its objects describe it."""
+
+    @property
+    def emulation(self) -> StageEmulation:
+        """Its nodes and pods."""
+
+    def measure(self, ports: Sequence[PortRef]) -> ProbeResults:
+        """Every pair of pods on these ports. Raises SetupError."""
+
+
+class DemoStage(Protocol):
     """The demonstration's cluster: its session, and the changes that the demonstration makes."""
 
-    session: Session
+    @property
+    def session(self) -> StageSession:
+        """The cluster."""
+
     change: str
     """The event from which the time until programmed is measured, for users."""
     leave_message: str
@@ -58,6 +101,14 @@ class Stage(Protocol):
 
     def remove(self) -> None:
         """Delete the policy. Raises SetupError."""
+
+
+class Stage(DemoStage, Protocol):
+    """A stage on emulated nodes."""
+
+    @property
+    def session(self) -> Session:
+        """The session, which starts the nodes."""
 
 
 class FolderStage:
@@ -109,24 +160,37 @@ class KubernetesStage:
 
     def settle(self) -> None:
         """Create the tenants' objects; wait until their pods run. Raises SetupError."""
-        # The administrator decides which tenants may have pods in a namespace.
-        allowed = [f"{PREFIX}{tenant}={ALLOWED}" for tenant in TENANTS]
-        self._plane.kubectl("label", "--overwrite", "namespace", POLICY.namespace, *allowed)
+        allow_tenants(self._plane)
         self._plane.apply(*sorted(self._source.glob("*.yaml")))
         self.session.settle(PODS)
         self._cluster.await_cluster(lambda cluster: all(pod.address for pod in cluster.pods.values()))
 
     def apply(self) -> None:
         """Create the policy, converted to its current form. Raises SetupError."""
-        objects = current_objects(self._source / "policy" / POLICY_FILE)
-        manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-        self._plane.kubectl("apply", "-f", "-", stdin=manifest)
+        apply_policy(self._plane, self._source)
         self._cluster.await_cluster(lambda cluster: POLICY in cluster.policies)
 
     def remove(self) -> None:
         """Delete the policy. Raises SetupError."""
-        self._plane.kubectl("delete", f"{RESOURCE}/{POLICY.name}", f"--namespace={POLICY.namespace}")
+        delete_policy(self._plane)
         self._cluster.await_cluster(lambda cluster: POLICY not in cluster.policies)
+
+
+def allow_tenants(plane: ControlPlane) -> None:
+    """Allow the tenants to have pods in the demonstration's namespace, as an administrator does. Raises SetupError."""
+    allowed = [f"{PREFIX}{tenant}={ALLOWED}" for tenant in TENANTS]
+    plane.kubectl("label", "--overwrite", "namespace", POLICY.namespace, *allowed)
+
+
+def apply_policy(plane: ControlPlane, source: Path) -> None:
+    """Create the policy of the folder `source`, converted to its current form. Raises SetupError."""
+    objects = current_objects(source / "policy" / POLICY_FILE)
+    plane.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+
+def delete_policy(plane: ControlPlane) -> None:
+    """Delete the policy. Raises SetupError."""
+    plane.kubectl("delete", f"{RESOURCE}/{POLICY.name}", f"--namespace={POLICY.namespace}")
 
 
 @contextmanager
