@@ -11,12 +11,12 @@ import sys
 from typing import Any
 
 from bench.pods import PORT, Bench, ask, bench, serving
-from bench.traffic import NORMAL
 
 SIDE = 5
 """Client pods, and server pods."""
 FIRST_PORT = 20_000
 FIRST_DENIED = 1_000
+NORMAL = "priority=0,actions=NORMAL"
 
 
 def measure(pods: int, tuples: int) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _denied(found: Bench, ports: int) -> dict[str, int]:
 
 
 def _normal(found: Bench, side: int, ports: int) -> dict[str, int]:
-    found.program(NORMAL)
+    found.program((NORMAL,))
     told = _many(found, side, ports)
     found.program(found.tables)
     return told

@@ -39,7 +39,7 @@ from tier 0 to tier 1, sent by {found["sender"]}. {found["rounds"]} turns of {fo
 tables, there and back; a ratio is the median of the turns, each against its own NORMAL, with its quartiles. Where
 other programs share the cores the first row swings by more than what is measured; the second, bits by processor time
 of the switch process, swings less. UDP counts what reaches the server's pod, of one flow that was answered once. *With
-the filter of ethertypes* is romana-ovs again, with the XDP program that pods' ports have in production.
+the filter of ethertypes* is romana-ovs again, with the program that pods' ports have in production (XDP or tc).
 A connection is made, carries a byte there and one back, and is reset.
 
 An established packet takes two look-ups in the datapath, both hits in its exact-match cache, one `ct` and one
@@ -57,8 +57,11 @@ Ratios of the kernel's datapath, where it is not the one measured here: [results
 def ratios(found: Found) -> str:
     """The ratios to NORMAL and the look-ups, without rates: those of an emulated processor mean nothing."""
     names = {"throughput": "TCP, one stream", "datagrams": "UDP, 64 bytes", "connections": "new TCP connections"}
-    rows = [(what, *(_spread(found[name]["ratio"][kind]) for kind in RATIO_NAMES)) for name, what in names.items()]
-    return f"{table(('', *RATIOS), rows)}\n\n{_lookups(found['lookups'])}"
+    kinds = (*RATIO_NAMES, "filtered to tracked")
+    rows = [(what, *(_spread(found[name]["ratio"][kind]) for kind in kinds)) for name, what in names.items()]
+    head = ("", *RATIOS, "with it, to conntrack alone")
+    between = f"Between two nodes by {found['fabric']}:\n\n" if found["fabric"] else ""
+    return f"{between}{table(head, rows)}\n\n{_lookups(found['lookups'])}"
 
 
 def _lookups(found: Found) -> str:

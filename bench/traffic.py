@@ -1,6 +1,7 @@
-"""Measures TCP and UDP between two local pods, through full tables and through one NORMAL flow, in turns.
+"""Measures TCP and UDP between two pods, through full tables and through one NORMAL flow, in turns.
 
-`python -m bench.traffic PODS ROUNDS SECONDS` prints JSON, with `--ratios` a table without rates.
+`python -m bench.traffic PODS ROUNDS SECONDS` prints JSON, with `--ratios` a table without rates. With `--tunnel vxlan`
+(or geneve) the pods are on two nodes, and NORMAL uses the same tunnel ports.
 A third set of tables, one pass through conntrack before NORMAL, says what tracking alone costs here; a fourth turn, the
 full tables again, has the filter of ethertypes at the pods' ports, as they have it in production
 (romana_ovs/switch/ethertypes.py).
@@ -14,25 +15,25 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench.pods import PORT, Bench, Place, ask, bench, serving
+from bench.pods import PORT, Bench, Place, Tables, ask, bench, serving
 from bench.report_traffic import ratios
+from romana_ovs_emulate.fabric import Fabric, underlay_address
 from romana_ovs_emulate.system import inside, run
 
-NORMAL = "priority=0,actions=NORMAL"
-TRACKED = "\n".join(
-    (
-        "table=0,priority=1,ip,actions=ct(zone=1,table=1)",
-        "table=0,priority=0,actions=NORMAL",
-        "table=1,priority=1,ct_state=+trk+new,ip,actions=ct(zone=1,commit),NORMAL",
-        "table=1,priority=1,ct_state=+trk+est,ip,actions=NORMAL",
-    )
+NORMAL = "priority=0,actions={normal}"
+TRACKED = (
+    "table=0,priority=1,ip,actions=ct(zone=1,table=1)",
+    "table=0,priority=0,actions={normal}",
+    "table=1,priority=1,ct_state=+trk+new,ip,actions=ct(zone=1,commit),{normal}",
+    "table=1,priority=1,ct_state=+trk+est,ip,actions={normal}",
 )
+"""One pass through conntrack, then NORMAL."""
 FILTERED = "filtered"
 COUNTED = ("romana", "normal", "tracked")
 PACKETS = re.compile(r"packets:(\d+)")
@@ -44,12 +45,13 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 """Seconds of a clock tick, in which processor time is counted."""
 
 
-def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Medians and ratios of `rounds` turns of `seconds` for each set of tables."""
-    with bench(pods, 1, 1) as found:
-        sets = {"romana": found.tables, "normal": NORMAL, "tracked": TRACKED, FILTERED: found.tables}
+def measure(pods: int, rounds: int, seconds: float, fabric: Fabric | None = None) -> dict[str, Any]:
+    """Medians and ratios of `rounds` turns of `seconds` for each set of tables; with a `fabric` between two nodes."""
+    with bench(pods, 1, 1, fabric) as found:
+        normal, tracked = _to_each_other(found, (NORMAL,)), _to_each_other(found, TRACKED)
+        sets = {"romana": found.tables, "normal": normal, "tracked": tracked, FILTERED: found.tables}
         with streaming(found) as stream:
-            found.program(NORMAL)
+            found.program(normal)
             stream(seconds)
             streams, work = _turns(found, sets, rounds, lambda: stream(seconds))
             lookups = {name: _lookups(found, sets[name], lambda: stream(seconds)) for name in COUNTED}
@@ -62,6 +64,7 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
             "pods": pods,
             "flows": found.flows,
             "datapath": found.node.datapath.value,
+            "fabric": fabric.value if fabric else "",
             "lookups": lookups,
             "rounds": rounds,
             "seconds": seconds,
@@ -81,7 +84,15 @@ def measure(pods: int, rounds: int, seconds: float) -> dict[str, Any]:
 Taken = dict[str, list[float]]
 
 
-def _turns(found: Bench, sets: dict[str, str], rounds: int, once: Callable[[], float]) -> tuple[Taken, Taken]:
+def _to_each_other(found: Bench, flows: Sequence[str]) -> Tables:
+    """For each node flows with NORMAL in place of `{normal}`; what it puts into a tunnel goes to the other node."""
+    remotes = [f"set_field:{underlay_address(index)}->tun_dst," for index in range(len(found.nodes))][::-1]
+    if found.fabric is None:
+        remotes = [""]
+    return tuple("\n".join(flows).replace("{normal}", f"{remote}NORMAL") for remote in remotes)
+
+
+def _turns(found: Bench, sets: dict[str, Tables], rounds: int, once: Callable[[], float]) -> tuple[Taken, Taken]:
     """What `once` says under each set of tables, in turns; and the switch's seconds of processor time meanwhile.
 
     Every other turn runs backwards.
@@ -114,8 +125,11 @@ def _received(place: Place) -> int:
     return int(counters[1])
 
 
-def _lookups(found: Bench, tables: str, once: Callable[[], float]) -> dict[str, float]:
-    """After one stream: megaflows for IP, how often a packet is looked up again, and the masks (0 where not known)."""
+def _lookups(found: Bench, tables: Tables, once: Callable[[], float]) -> dict[str, float]:
+    """After one stream: megaflows for IP, how often a packet is looked up again, and the masks (0 where not known).
+
+    Megaflows and masks of both nodes where there are two, and the look-ups of a packet on the clients' node.
+    """
     found.program(tables)
     found.filter_ports(filtered=False)
     once()
@@ -123,18 +137,21 @@ def _lookups(found: Bench, tables: str, once: Callable[[], float]) -> dict[str, 
     packets = [int(match.group(1)) if (match := PACKETS.search(line)) else 0 for line in megaflows]
     entered = sum(count for count, line in zip(packets, megaflows, strict=True) if FIRST_LOOKUP in line)
     again = sum(count for count, line in zip(packets, megaflows, strict=True) if ",recirc(" in line)
-    masks = MASKS.search(found.node.appctl("dpctl/show"))
+    masks = [MASKS.search(node.appctl("dpctl/show")) for node in found.nodes]
     return {
-        "megaflows": len(megaflows),
+        "megaflows": sum(len(found.megaflows(node)) for node in found.nodes),
         "recirculations": again / max(entered, 1),
-        "masks": int(masks.group(1)) if masks else 0,
+        "masks": sum(int(each.group(1)) for each in masks if each),
     }
 
 
 def _worked(found: Bench) -> float:
-    """Seconds of processor time that the switch process has used (proc(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{found.node.switch_pid()}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK
+    """Seconds of processor time that the switch processes have used (proc(5), fields 14 and 15)."""
+    used = 0
+    for node in found.nodes:
+        fields = Path(f"/proc/{node.switch_pid()}/stat").read_text().rpartition(")")[2].split()
+        used += int(fields[11]) + int(fields[12])
+    return used * TICK
 
 
 def _compared(taken: Taken) -> dict[str, Any]:
@@ -143,9 +160,10 @@ def _compared(taken: Taken) -> dict[str, Any]:
         name: _quartiles([one / base for one, base in zip(rates, taken["normal"], strict=True)])
         for name, rates in taken.items()
     }
-    compared["romana to tracked"] = _quartiles(
-        [one / base for one, base in zip(taken["romana"], taken["tracked"], strict=True)]
-    )
+    for name in ("romana", FILTERED):
+        compared[f"{name} to tracked"] = _quartiles(
+            [one / base for one, base in zip(taken[name], taken["tracked"], strict=True)]
+        )
     return {"median": {name: median(rates) for name, rates in taken.items()}, "ratio": compared}
 
 
@@ -180,5 +198,7 @@ def _iperf(client: Place, server: Place, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-    figures = measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    options = dict(zip(sys.argv[4:], sys.argv[5:], strict=False))
+    chosen = Fabric(options["--tunnel"]) if "--tunnel" in options else None
+    figures = measure(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), chosen)
     print(ratios(figures) if "--ratios" in sys.argv[4:] else json.dumps(figures))
