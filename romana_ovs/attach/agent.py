@@ -16,6 +16,7 @@ from romana_ovs.attach.database import Database
 from romana_ovs.attach.delete_queue import DeleteQueue
 from romana_ovs.attach.errors import CniError
 from romana_ovs.attach.gateway import Gateway
+from romana_ovs.attach.host_check import HostCheck
 from romana_ovs.attach.operations import AttachSettings, Operations
 from romana_ovs.attach.server import Server
 from romana_ovs.health import HealthServer
@@ -66,7 +67,8 @@ def run(settings: AttachSettings) -> int:
     queue = DeleteQueue(settings.queue)
     queue.create()
     database = Database(settings.ovsdb, settings.bridge)
-    operations = Operations(settings, database, queue)
+    check = HostCheck(settings.ovsdb, database)
+    operations = Operations(settings, database, queue, lambda: check.reason)
     server = Server(settings.socket, operations.handle)
     server.listen()
     if settings.health_port is not None:
@@ -76,16 +78,21 @@ def run(settings: AttachSettings) -> int:
     database.start()
     if settings.gateway is not None:
         Gateway(settings.bridge, settings.gateway, database).start()
+    if settings.host_check:
+        check.start()
     threading.Thread(target=server.serve, name="server", daemon=True).start()
     LOG.info("serving %s for bridge %s, MTU of pods %d", settings.socket, settings.bridge, settings.mtu)
     try:
-        _maintain(settings, database, operations, stop)
+        _maintain(settings, database, operations, check, stop)
     finally:
+        check.stop()
         settings.socket.unlink(missing_ok=True)
     return 0
 
 
-def _maintain(settings: AttachSettings, database: Database, operations: Operations, stop: threading.Event) -> None:
+def _maintain(
+    settings: AttachSettings, database: Database, operations: Operations, check: HostCheck, stop: threading.Event
+) -> None:
     """Collect what was left behind, and offer the configuration list once the bridge is ready, until `stop`."""
     logged, collected_at, ensured = "", 0.0, False
     while not stop.is_set():
@@ -95,12 +102,12 @@ def _maintain(settings: AttachSettings, database: Database, operations: Operatio
                 ensured = True
         except SetupError as error:
             LOG.warning("%s", error)
-        reason = not_ready(database.state, settings.bridge)
+        reason = operations.not_ready()
         if reason != logged:
             LOG.info("%s", reason or f"bridge {settings.bridge} is ready")
             logged = reason
         try:
-            if not reason and settings.conf_folder is not None:
+            if not reason and not check.pending and settings.conf_folder is not None:
                 configuration = conflist.network_configuration(
                     settings.socket, settings.queue, portmap=settings.portmap
                 )
@@ -111,7 +118,9 @@ def _maintain(settings: AttachSettings, database: Database, operations: Operatio
                 operations.collect()
         except (CniError, SetupError) as error:
             LOG.warning("%s", error)
-        if reason:
+        if not_ready(database.state, settings.bridge):
             database.wait_until(lambda state: not not_ready(state, settings.bridge), time.monotonic() + READY_SECONDS)
+        elif reason or check.pending:
+            stop.wait(READY_SECONDS)
         else:
             stop.wait(COLLECT_SECONDS)

@@ -35,14 +35,6 @@ class NftTable:
         return True
 
 
-def remove() -> bool:
-    """Remove the table; returns whether there was one. Raises CniError."""
-    if not _listed():
-        return False
-    _nft("delete", "table", FAMILY, TABLE)
-    return True
-
-
 def events() -> socket.socket:
     """A socket that gets a message for each change of nftables. Raises OSError."""
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)

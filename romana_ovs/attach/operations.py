@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -46,7 +46,7 @@ class AttachSettings:
 
     `conf_folder` is None when no configuration list is to be written, `health_port` when health is not served, and
     `new_bridge` when others make the bridge. `gateway` is None when the agent leaves the node's own address and the
-    host's rules alone.
+    host's rules alone. `host_check`: whether it checks the host when it starts.
     """
 
     bridge: str
@@ -60,15 +60,20 @@ class AttachSettings:
     health_port: int | None = None
     new_bridge: BridgeSettings | None = None
     gateway: GatewaySettings | None = None
+    host_check: bool = False
 
 
 class Operations:
     """Serves requests, from any thread; those of one attachment one after the other."""
 
-    def __init__(self, settings: AttachSettings, database: Database, queue: DeleteQueue) -> None:
+    def __init__(
+        self, settings: AttachSettings, database: Database, queue: DeleteQueue, host_fault: Callable[[], str]
+    ) -> None:
+        """`host_fault` gives the reason why this host cannot work as a node; empty for none."""
         self._settings = settings
         self._database = database
         self._queue = queue
+        self._host_fault = host_fault
         self._attachments = KeyedLocks()
         self._pods = KeyedLocks()
         self._in_progress: set[str] = set()
@@ -101,9 +106,13 @@ class Operations:
             self._check(request)
         elif request.command == "GC":
             self._collect_invalid(request.valid or frozenset())
-        elif reason := not_ready(self._database.state, self._settings.bridge):
+        elif reason := self.not_ready():
             raise CniError(errors.NOT_AVAILABLE, reason)
         return {}
+
+    def not_ready(self) -> str:
+        """Why no pod can be attached, in a sentence; empty when one can."""
+        return not_ready(self._database.state, self._settings.bridge) or self._host_fault()
 
     # ADD.
 

@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-gateway", action="store_true", help="leave the node's own address, routes and nftables rules alone"
     )
     parser.add_argument("--no-nftables", action="store_true", help="leave nftables and ip_forward alone")
+    parser.add_argument("--no-host-check", action="store_true", help="do not check this host at the start (node check)")
     parser.add_argument(
         "--masquerade-bit",
         type=int,
@@ -125,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
             health_port=args.health_port,
             new_bridge=_bridge_settings(args),
             gateway=None if args.no_gateway else gateway,
+            host_check=not args.no_host_check,
         )
     )
 

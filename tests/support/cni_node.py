@@ -89,6 +89,7 @@ class CniNode:
     name: str = field(default_factory=lambda: f"cni-{os.getpid()}-{secrets.token_hex(2)}")
     agent: subprocess.Popen[bytes] | None = None
     made: set[str] = field(default_factory=set)
+    host_check: bool = False
 
     def __enter__(self) -> CniNode:
         with contextlib.ExitStack() as stack:
@@ -134,7 +135,7 @@ class CniNode:
         """The command of the agent in the node's namespace."""
         places = ["--socket", str(self.socket), "--queue", str(self.queue), "--cni-conf-dir", str(self.conf_folder)]
         words = [sys.executable, "-m", "romana_ovs", "attach", "--ovsdb", self.ovs.remote, *places, "--mtu", "1400"]
-        return inside(self.name, [*words, *options])
+        return inside(self.name, [*words, *([] if self.host_check else ["--no-host-check"]), *options])
 
     def start_agent(self, *options: str) -> None:
         """Start the agent; returns when it serves."""
