@@ -15,6 +15,8 @@ from romana_ovs.model.node_network import NodeNetwork
 FAMILY, TABLE = "inet", "romana-ovs"
 FORWARDED_SOURCE = IPv4Address("192.0.0.8")
 """The source of what a node forwards to its own pods in place of its own address: the dummy address of RFC 7600."""
+OWN_SERVICES = "own-services"
+"""The set of pods whose connections have been translated lately, each twice: (address, address)."""
 PORTMAP_BIT = 13
 """The mark bit by which portmap asks for masquerade."""
 
@@ -34,6 +36,17 @@ class HostRules:
     masquerade_bit: int = 14
 
 
+_OWN_SERVICES_SET = f"""\tset {OWN_SERVICES} {{
+\t\ttype ipv4_addr . ipv4_addr
+\t\tsize 65535
+\t\tflags dynamic,timeout
+\t\ttimeout 10s
+\t}}
+"""
+_NO_RULES = ("table ", "delete ", "chain ", "type ", "set ", "size ", "flags ", "timeout ", "}")
+"""How lines begin that are no rules."""
+
+
 def render(rules: HostRules) -> str:
     """The input of `nft -f -` that replaces the table in one step."""
     chains = [
@@ -51,13 +64,13 @@ def render(rules: HostRules) -> str:
     if rules.tunnel_ports:
         chains += _tunnel_chains(rules)
     name = f"table {FAMILY} {TABLE}"
-    return f"{name}\ndelete {name}\n{name} {{\n{''.join(chains)}}}\n"
+    return f"{name}\ndelete {name}\n{name} {{\n{_OWN_SERVICES_SET}{''.join(chains)}}}\n"
 
 
 def rule_count(text: str) -> int:
     """How many rules a rendered or listed table has."""
     lines = (line.strip() for line in text.splitlines())
-    return sum(1 for line in lines if line and not line.startswith(("table ", "delete ", "chain ", "type ", "}")))
+    return sum(1 for line in lines if line and not line.startswith(_NO_RULES))
 
 
 def _chain(name: str, hook: str, lines: Iterable[str]) -> str:
@@ -95,6 +108,10 @@ def _translations(rules: HostRules) -> list[str]:
         f"oifname != {_quoted(rules.gateway)} accept",
         "fib saddr type local accept",
         _elsewhere(rules),
+        # kube-proxy masquerades a pod's packets to itself without a mark. nftables cannot compare two fields of a
+        # packet, so the source is put into a set twice, and source and destination are looked up there.
+        f"ct status dnat update @{OWN_SERVICES} {{ ip saddr . ip saddr }}",
+        f"ip saddr . ip daddr @{OWN_SERVICES} snat ip to {FORWARDED_SOURCE}",
         *(f"meta mark & {mark:#010x} == {mark:#010x} snat ip to {FORWARDED_SOURCE}" for mark in dict.fromkeys(marks)),
     ]
 

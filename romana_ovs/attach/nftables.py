@@ -48,8 +48,8 @@ def concerns_table(messages: bytes) -> bool:
 
 
 def _listed() -> str:
-    """The table as `nft` lists it, without counters; empty when there is none. Raises CniError."""
-    done = _run(["nft", "-s", "list", "table", FAMILY, TABLE])
+    """The table as `nft` lists it, without counters and elements of sets; empty when there is none. Raises CniError."""
+    done = _run(["nft", "-s", "-t", "list", "table", FAMILY, TABLE])
     if done.returncode and "No such file or directory" not in done.stderr:
         raise _failed(done)
     return done.stdout if not done.returncode else ""

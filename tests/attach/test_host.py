@@ -75,7 +75,7 @@ class Scene:
 
     def table(self) -> str:
         """Our table as nft lists it; empty when there is none."""
-        return run(self.node.name, "nft", "-s", "list", "table", "inet", "romana-ovs").stdout
+        return run(self.node.name, "nft", "-s", "-t", "list", "table", "inet", "romana-ovs").stdout
 
     def until_complete(self) -> None:
         """Wait until our table has all its rules."""

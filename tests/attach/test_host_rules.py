@@ -35,7 +35,7 @@ def rules_of(rules: HostRules, chain: str) -> list[str]:
 def test_the_table_is_replaced_in_one_step() -> None:
     lines = render(ALONE).splitlines()
     assert lines[:3] == ["table inet romana-ovs", "delete table inet romana-ovs", "table inet romana-ovs {"]
-    assert rule_count(render(ALONE)) == 13
+    assert rule_count(render(ALONE)) == 15
 
 
 def test_without_a_tunnel_there_are_no_rules_about_tunnels() -> None:
@@ -80,7 +80,7 @@ def test_ranges_of_services_neither_send_nor_leave_untranslated() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_nft_takes_the_rules_and_lists_as_many(name: str) -> None:
     text = render(ALL[name])
-    script = "nft -f - && nft -s list table inet romana-ovs"
+    script = "nft -f - && nft -s -t list table inet romana-ovs"
     done = subprocess.run(
         ["unshare", "--net", "sh", "-c", script], input=text, capture_output=True, text=True, check=False
     )
