@@ -13,9 +13,10 @@ from romana_ovs.preflight.facts import CONFLIST
 FILE_NAME = CONFLIST
 _TEMPORARY = ".10-romana-ovs.new"
 """In the same folder, as runtimes overlook a file that comes from another one; no name that they would read."""
-AGENT_SECONDS = 15
-"""How long an ADD waits for an agent that is away: an upgrade takes a few seconds, and kubelet waits longer after an
-error before it tries again.
+AGENT_SECONDS = 30
+"""How long an ADD waits for an agent that is away: an upgrade takes seconds, ten or more on a busy node.
+
+After an error kubelet would wait some 13 s before it tries again.
 """
 
 
