@@ -6,10 +6,12 @@ One node with a kube-proxy's rules, and a machine outside that knows no way to p
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ SERVICES, VIRTUAL = "172.30.0.0/16", "172.30.0.10"
 PODS = ("open", "closed", "public", "client")
 NODE_PORTS = {pod: number for number, pod in enumerate(PODS, start=30001)}
 CLUSTER_IPS = {pod: f"172.30.0.{number}" for number, pod in enumerate(PODS, start=21)}
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DO = 10, 2
 SOON = 0.8
 """Seconds after which what nobody answered counts as refused: hundreds of times what an answer takes."""
 POLICIES = as_yaml(
@@ -264,3 +267,22 @@ def test_the_table_outlives_the_agent(scene: Scene) -> None:
         scene.node.start_agent()
         scene.node.until_ready()
     assert run(scene.node.name, "ip", "route", "show", "dev", BRIDGE).stdout.startswith("10.0.0.0/8 via 169.254.1.1")
+
+
+def test_a_pod_learns_of_a_smaller_mtu_outside(scene: Scene) -> None:
+    """The node is the router: its error passes the tables, also to a pod that nothing may reach."""
+    assert run(scene.node.name, "ip", "link", "set", "up0", "mtu", "1000").returncode == 0
+    try:
+        with udp_socket(scene.netns("closed")) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+
+            def refused() -> bool:
+                try:
+                    sender.sendto(bytes(1300), (OUTSIDE, 7))
+                except OSError as error:
+                    return error.errno == errno.EMSGSIZE
+                return False
+
+            eventually(refused, "its kernel knows that the packet is too big")
+    finally:
+        run(scene.node.name, "ip", "link", "set", "up0", "mtu", "1500")
