@@ -1,6 +1,6 @@
 """Services on real bridges and kernels: the node's kernel translates as kube-proxy does, and policy sees the backend.
 
-The rules for nodes that forward are etc/nftables/forwarding-node.nft, and two more that docs/dataplane.md requires.
+The rules for nodes that forward are those of etc/nftables/forwarding-node.nft.
 """
 
 from __future__ import annotations
@@ -125,23 +125,13 @@ def rules(live: Cluster, number: int) -> str:
         "NODE_INTERFACES": f'{{ "lo", "{BRIDGE}", "{UNDERLAY_BRIDGE}", "{UPLINK}" }}',
         "NODES": f"{{ {underlay_address(0)}, {underlay_address(1)} }}",
         "FORWARDED_SOURCE": FORWARDED_SOURCE,
+        "SERVICES": f"{{ {RANGE} }}",
     }
     text = RULES.read_text()
     for name, value in defined.items():
         text, count = re.subn(rf"^define {name} = .*$", f"define {name} = {value}", text, flags=re.MULTILINE)
         assert count == 1, name
     return text
-
-
-SOURCES = f"""
-table inet pod-sources
-delete table inet pod-sources
-table inet pod-sources {{
-  chain received {{ type filter hook prerouting priority raw;
-    iifname != {{ lo, {BRIDGE} }} ip saddr {{ {NETWORK}, {RANGE} }} drop; }}
-}}
-"""
-"""Pods and Services send by the gateway only: their addresses from elsewhere are forged."""
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +150,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             for name in ("all", BRIDGE):
                 done = run(node.netns, "sysctl", "-w", f"net.ipv4.conf.{name}.send_redirects=0")
                 assert done.returncode == 0
-            for text in (rules(running, number), SOURCES, proxy(running)):
+            for text in (rules(running, number), proxy(running)):
                 nft(node, text)
         yield running
 
@@ -290,10 +280,10 @@ def test_no_pods_source_from_elsewhere(live: Cluster, outside: str, wire: Callab
         contextlib.closing(Tap(live.netns("red/client"))) as own,
         udp_socket(outside) as honest,
     ):
-        nft(live.node(1), "delete table inet pod-sources")
+        nft(live.node(1), "flush chain inet romana-ovs pod-sources")
         wire(forged(7001, b"without rules"))
         eventually(lambda: near.has(b"without rules"), "without rules it arrives")
-        nft(live.node(1), SOURCES)
+        nft(live.node(1), rules(live, 1))
         wire(forged(7002, b"with rules"))
         honest.sendto(b"honest", (str(client), 9))
         eventually(lambda: own.has(b"honest"), "what is outside's goes on")
