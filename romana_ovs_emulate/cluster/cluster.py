@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -117,6 +118,34 @@ class Cluster:
         if self._run is not None:
             self._run.close()
 
+    def restart_switch(self, name: str) -> None:
+        """Kill ovs-vswitchd of a node, and start it again. Raises SetupError."""
+        node = self.nodes[name]
+        switch.kill_switch(node)
+        switch.start_switch(node, self._others(node))
+
+    def cut_power(self, name: str) -> None:
+        """Take a node's power: what is not on its disk is gone. Raises SetupError."""
+        node = self.nodes[name]
+        node.kill()
+        underlay.disconnect(node.run.netns(underlay.NAME), list(self.nodes).index(name))
+        node.remove_network()
+
+    def boot(self, name: str) -> None:
+        """Start a node again after `cut_power`; does not wait until it is Ready. Raises SetupError."""
+        node = self.nodes[name]
+        self._connect(node, node.run.netns(underlay.NAME), list(self.nodes).index(name))
+        self._prepare(node, [])
+        self._start_kubelet(node)
+
+    def _connect(self, node: ClusterNode, netns: str, index: int) -> None:
+        node.create_network()
+        underlay.connect(netns, node.netns, index)
+
+    def _others(self, node: ClusterNode) -> list[IPv4Address]:
+        """The addresses of all nodes but this one."""
+        return [other.address for other in self.nodes.values() if other is not node]
+
     def _start(self, run: Run, programs: binaries.Binaries, image: Path) -> None:
         began = time.monotonic()
 
@@ -129,10 +158,8 @@ class Cluster:
         netns = underlay.create(run)
         nodes = []
         for index in range(self.options.nodes):
-            node = ClusterNode(f"node{index + 1}", run, underlay_address(index))
-            node.create_network()
-            underlay.connect(netns, node.netns, index)
-            nodes.append(node)
+            nodes.append(ClusterNode(f"node{index + 1}", run, underlay_address(index)))
+            self._connect(nodes[-1], netns, index)
         self.nodes = {node.name: node for node in nodes}
         progress(f"starting etcd, API server and controllers, and {len(nodes)} nodes with Open vSwitch and containerd")
         archives = [*images.write_images(run.folder / "images", self._programs.path("agnhost")), image]
@@ -161,8 +188,7 @@ class Cluster:
     def _prepare(self, node: ClusterNode, archives: list[Path]) -> None:
         """Start what needs no API server."""
         node.start()
-        others = [other.address for other in self.nodes.values() if other is not node]
-        switch.start(node, others)
+        switch.start(node, self._others(node))
         runtime.start(node)
         runtime.import_images(node, archives)
 

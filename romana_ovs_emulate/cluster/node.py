@@ -103,6 +103,10 @@ class ClusterNode:
         self.run.ip_batch([f"netns add {self.netns}"])
         ip_batch(["link set lo up"], netns=self.netns)
 
+    def remove_network(self) -> None:
+        """Remove its network namespace, with the devices in it. Raises SetupError."""
+        ip_batch([f"netns del {self.netns}"])
+
     def start(self) -> None:
         """Start its first process, in its network namespace. Raises SetupError."""
         disk = self.run.disk / self.name

@@ -42,32 +42,31 @@ table inet card-of-bridge {{
 
 
 def start(node: ClusterNode, others: Sequence[IPv4Address]) -> None:
-    """Start the switch, the first time or after a reboot; `others` are the other nodes' addresses.
+    """Start Open vSwitch, the first time or after a reboot; `others` are the other nodes' addresses.
 
     Raises SetupError.
     """
     ip_batch(rules_to_ignore_ports(), netns=node.netns)
     node.call("nft", "-f", "-", stdin=_IGNORED_CARD)
+    ip_batch([f"link set {CARD} up"], netns=node.netns)
     if not node.path(DATABASE).exists():
         node.call("ovsdb-tool", "create", DATABASE, str(ovs_schema()))
-    start_daemons(node)
-    vsctl(node, *_underlay_bridge(node))
-    ip_batch([f"link set {CARD} up"], netns=node.netns)
-    set_addresses(node)
-    for address in others:
-        appctl(node, "tnl/neigh/set", UNDERLAY_BRIDGE, str(address), underlay_mac(address))
-
-
-def start_daemons(node: ClusterNode) -> None:
-    """Start ovsdb-server and ovs-vswitchd. Raises SetupError."""
     _daemon(node, "ovsdb-server", DATABASE, f"--remote=punix:{RUN_FOLDER}/db.sock")
-    vsctl(node, "--no-wait", "init")
+    vsctl(node, "--no-wait", "init", *_underlay_bridge(node))
+    # As `ovs-ctl delete-transient-ports` after a boot.
+    for port in vsctl(node, "--bare", "--columns=name", "find", "port", "other_config:transient=true").split():
+        vsctl(node, "--no-wait", "del-port", port)
+    start_switch(node, others)
+
+
+def start_switch(node: ClusterNode, others: Sequence[IPv4Address]) -> None:
+    """Start ovs-vswitchd, the first time or after its end. Raises SetupError.
+
+    With it the device ends that has the node's address, so this sets the address and the routes, too.
+    """
     # It would lose the kernel's routes for some milliseconds at every change of a link; see nodes.py.
     _daemon(node, "ovs-vswitchd", f"unix:{RUN_FOLDER}/db.sock", "--disable-system-route", niceness=NICENESS)
-
-
-def set_addresses(node: ClusterNode) -> None:
-    """Give the node its address: with ovs-vswitchd the device that has it goes. Raises SetupError."""
+    vsctl(node, "init")  # It waits until ovs-vswitchd has made the bridges of the database.
     ip_batch(
         [
             f"addr replace {node.address}/{UNDERLAY.prefixlen} dev {UNDERLAY_BRIDGE}",
@@ -77,6 +76,8 @@ def set_addresses(node: ClusterNode) -> None:
         netns=node.netns,
     )
     retry_route(lambda: appctl(node, "ovs/route/add", str(UNDERLAY), UNDERLAY_BRIDGE))
+    for address in others:
+        appctl(node, "tnl/neigh/set", UNDERLAY_BRIDGE, str(address), underlay_mac(address))
 
 
 def vsctl(node: ClusterNode, *arguments: str) -> str:
@@ -112,6 +113,7 @@ def _daemon(node: ClusterNode, program: str, *arguments: str, niceness: int = 0)
 
 def _underlay_bridge(node: ClusterNode) -> list[str]:
     return [
+        "--",
         "--may-exist",
         "add-br",
         UNDERLAY_BRIDGE,

@@ -18,7 +18,9 @@ from tests.support.api_objects import Object, namespace
 from tests.support.waiting import eventually
 
 RUNNING_SECONDS = patience(60.0)
-"""How long pods may take to run, or to be gone, on a loaded machine."""
+"""How long pods may take to run, on a loaded machine."""
+GONE_SECONDS = 110.0
+"""How long a namespace may take to be gone, half a minute where the runtime was killed; kubectl has two minutes."""
 HTTP = ("httpd", "-f", "-p", "80", "-h", "/www")
 CONNECT_SECONDS = 2
 
@@ -60,7 +62,7 @@ class RealCluster:
 
     def delete_namespace(self, name: str) -> None:
         """Delete a namespace with all that is in it; returns when it is gone."""
-        self.cluster.plane.kubectl("delete", "namespace", name, f"--timeout={RUNNING_SECONDS:.0f}s")
+        self.cluster.plane.kubectl("delete", "namespace", name, f"--timeout={GONE_SECONDS:.0f}s")
 
     def await_running(self, space: str, count: int) -> dict[str, Object]:
         """The pods of a namespace by name, as soon as so many run."""
