@@ -75,6 +75,8 @@ def find_or_build(progress: Progress, checkout: Path = CHECKOUT) -> Image:
 
     Raises SetupError when it cannot be built here.
     """
+    if not (checkout / python_packages.LOCK).exists():
+        raise SetupError(f"the image is built from a checkout of romana-ovs, and {checkout} is none")
     layers = [
         _debian_layer(progress),
         _python_layer(checkout, progress),

@@ -15,7 +15,7 @@ import pytest
 from romana_ovs.model.errors import SetupError
 from romana_ovs_emulate.image import python_packages
 from romana_ovs_emulate.image.archive import Layer, archive_folder, names_in, write_image, write_layer
-from romana_ovs_emulate.image.build import CHECKOUT, PREFIX, site_packages
+from romana_ovs_emulate.image.build import CHECKOUT, PREFIX, find_or_build, site_packages
 from tests.support.known import known
 
 OVS_MODULE = Path("/usr/lib/python3/dist-packages/ovs")
@@ -115,6 +115,13 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
     (tmp_path / python_packages.LOCK).write_text("no-such-package==1.0\n")
     with pytest.raises(SetupError, match=r"^no-such-package 1\.0 of requirements\.lock is not installed here"):
         python_packages.copy_locked(tmp_path, tmp_path / "target")
+
+
+def test_without_a_checkout_there_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(
+        SetupError, match=rf"^the image is built from a checkout of romana-ovs, and {tmp_path} is none$"
+    ):
+        find_or_build(print, tmp_path)
 
 
 def test_data_files_are_those_of_the_distribution() -> None:
