@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from romana_ovs_emulate import docs
+from romana_ovs_emulate.manifests import INSTALL
 
 PRINT = """import sys
 from romana_ovs_emulate import docs
@@ -20,7 +21,7 @@ sys.stdout.buffer.write(docs.{page}(docs.ROOT / docs.DEMO).encode())"""
 def test_a_stale_page_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(docs.ROOT / docs.DEMO, tmp_path / docs.DEMO)
+    shutil.copytree(docs.ROOT / "etc", tmp_path / "etc")
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     assert docs.main(["--check"]) == 1
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["docs/pipeline.md", "docs/matrix.svg"]
@@ -30,6 +31,10 @@ def test_a_stale_page_is_reported(
     picture.write_text(picture.read_text().replace("opened", "closed"))
     assert docs.main(["--check"]) == 1
     assert capsys.readouterr().err == "docs/matrix.svg does not match the code; run `make docs`\n"
+    assert docs.main([]) == 0
+    (tmp_path / INSTALL).write_text("kind: List\n")
+    assert docs.main(["--check"]) == 1
+    assert capsys.readouterr().err == f"{INSTALL} does not match the code; run `make docs`\n"
 
 
 @pytest.mark.parametrize("page", ["pipeline_page", "matrix_picture"])
