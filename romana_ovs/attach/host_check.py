@@ -77,11 +77,11 @@ class HostCheck:
             while not self._database.wait_until(_has_network, time.monotonic() + NETWORK_SECONDS):
                 self._pending.clear()
             errors = self._errors()
-            for text in errors:
-                if text != self._reason:
-                    LOG.error("this host cannot work as a node: %s", text)
-            self._reason = errors[0] if errors else ""
+            before, self._reason = self._reason, errors[0] if errors else ""
             self._pending.clear()
+            for text in errors:
+                if text != before:
+                    LOG.error("this host cannot work as a node: %s", text)
             if not errors:
                 return
             time.sleep(REPEAT_SECONDS)
