@@ -13,6 +13,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,10 +225,13 @@ def compile_modules(folder: Path, root: Path) -> None:
 
     Nothing compares them with their sources, as times do not count in layers.
     """
-    compileall.compile_dir(
-        folder,
-        stripdir=str(root),
-        prependdir="/",
-        quiet=2,
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
+    with warnings.catch_warnings():
+        # Of other packages' sources.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        compileall.compile_dir(
+            folder,
+            stripdir=str(root),
+            prependdir="/",
+            quiet=2,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
