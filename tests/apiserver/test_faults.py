@@ -23,7 +23,7 @@ from tests.support.split_cluster import SplitCluster, split_cluster
 
 pytestmark = pytest.mark.root
 NODES = ("n1", "n2")
-RESOURCES = 8
+RESOURCES = 11
 """What a node's controller watches; it asks for each by itself."""
 CLOSED_SECONDS = 0.5
 """No connection within this time, and the path is closed; on this machine it takes a millisecond."""
